@@ -1,0 +1,64 @@
+# The only commands that a person or CI types. `make help` lists them.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+# What the node, its tests and the demo run on. cups brings cupsd and its backends and filters.
+DEBIAN_PACKAGES := bubblewrap chromium cups cups-client cups-daemon cups-filters cups-ipp-utils \
+	dbus-daemon fonts-dejavu-core gcc ghostscript iproute2 libcups2-dev libsystemd-dev pkg-config poppler-utils \
+	python3 python3-dev python3-venv
+
+.DEFAULT_GOAL := help
+.PHONY: help deps lock demo demo-check test lint format bench fuzz screenshots clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1 \t/p' $(MAKEFILE_LIST) | expand -t 20
+
+deps: $(VENV)/ready ## install what is missing: Debian packages, virtual environment from the lock files
+
+$(VENV)/ready: requirements-build.lock requirements.lock setup.cfg packaging/install-debian-packages
+	packaging/install-debian-packages $(DEBIAN_PACKAGES)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes -r requirements-build.lock
+	$(BIN)/pip install --quiet --require-hashes --no-build-isolation -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+lock: ## resolve the dependencies anew (needs uv)
+	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-emit-index-url --no-emit-find-links requirements-build.in -o requirements-build.lock
+	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-emit-index-url --no-emit-find-links setup.cfg --extra dev -o requirements.lock
+
+demo: deps ## a whole office on this machine: private cupsd, printers, cloud, node; Ctrl-C removes it
+	$(BIN)/python -m tests.rig.demo
+
+demo-check: deps ## the same without a person: print, release, compare the bytes
+	$(BIN)/python -m tests.rig.demo --check
+
+test: deps ## every test
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: deps ## style, types, layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: deps ## what lint would ask for, done
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: deps ## the figures of DESIGN 10 that this version is held to, each beside its baseline
+	$(BIN)/python -m tests.bench
+
+fuzz: deps ## the fuzz targets with more examples than `make test` runs (N=…)
+	PULLPRINT_FUZZ_EXAMPLES=$(or $(N),20000) $(BIN)/pytest tests/fuzz
+
+screenshots: deps ## the pictures that the README shows
+	$(BIN)/python -m tests.rig.screenshots
+
+clean: ## remove everything that the other targets made
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf daemon/*.egg-info

@@ -1,0 +1,78 @@
+"""From the command line to an exit code."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from pullprint.base.errors import PullprintError
+from pullprint.cli import arguments, host, jobs
+from pullprint.cli.daemon import Daemon
+from pullprint.cli.errors import Exit, exit_code
+from pullprint.cli.terminal import Terminal, forgiving_streams
+
+INTERRUPTED = 130
+
+
+def main() -> NoReturn:
+    """The entry point ``pullprint``."""
+    try:
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has enough (`pullprint jobs | head -1`); Python's own flush at exit must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = Exit.DONE
+    sys.exit(code)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Carry out one command line; SystemExit for ``--help``, ``--version`` and bad usage, as argparse does it."""
+    forgiving_streams()
+    asked = arguments.parse(argv)
+    terminal = Terminal(json=asked.json)
+    try:
+        return _carry_out(asked, Daemon(asked.socket), terminal)
+    except PullprintError as error:
+        terminal.fail(error)
+        return exit_code(error)
+    except KeyboardInterrupt:
+        terminal.interrupted(going_on=asked.command == "release")
+        return INTERRUPTED
+
+
+def _carry_out(asked: argparse.Namespace, daemon: Daemon, terminal: Terminal) -> Exit:
+    match asked.command:
+        case "jobs":
+            return jobs.show(daemon, terminal, everyone=asked.everyone, ended=asked.ended)
+        case "release":
+            from pullprint.cli.release import Wish, release
+
+            wish = Wish(
+                ids=tuple(asked.job),
+                everything=asked.everything,
+                printer=asked.printer,
+                changes=arguments.changes(asked),
+                again=asked.again,
+                wait=asked.wait,
+            )
+            return release(daemon, terminal, wish)
+        case "cancel":
+            return jobs.cancel(daemon, terminal, asked.job)
+        case "settle":
+            return jobs.settle(daemon, terminal, asked.job)
+        case "trace":
+            return jobs.trace(daemon, terminal, asked.job, follow=asked.follow)
+        case "printers":
+            return host.printers(daemon, terminal)
+        case "status":
+            return host.status(daemon, terminal)
+        case "doctor":
+            return host.doctor(daemon, terminal)
+        case _:
+            return host.join(daemon, terminal, asked.cloud, asked.code, asked.ca)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,296 @@
+"""The administrator's commands. They work on the database itself, also beside a running server."""
+
+import dataclasses
+import getpass
+import json
+import os
+import re
+import secrets
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pullprint.base import config as config_file
+from pullprint.base import files
+from pullprint.base.clock import SystemClock
+from pullprint.base.errors import BadRequest, ConfigError
+from pullprint.cloud import enrolment, nodes, organisations, printers, sites, tls, users
+from pullprint.cloud.config import DEFAULT_FILE, Settings
+from pullprint.cloud.store import opened
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", envvar="PULLPRINT_CLOUD_CONFIG", help=f"Settings, TOML; {DEFAULT_FILE} if there is one."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
+Organisation = Annotated[str, typer.Argument(metavar="ORG", help="The organisation's short name.")]
+Site = Annotated[str, typer.Argument(metavar="SITE", help="The site's short name.")]
+
+_DURATION = re.compile(r"([0-9]{1,7})([smhd])")
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+organisation_cli = typer.Typer(help="Tenants of this cloud.", no_args_is_help=True)
+site_cli = typer.Typer(help="Locations, each with its own network.", no_args_is_help=True)
+user_cli = typer.Typer(help="People who print.", no_args_is_help=True)
+printer_cli = typer.Typer(help="The inventory of a site's printers.", no_args_is_help=True)
+node_cli = typer.Typer(help="Hosts that have joined.", no_args_is_help=True)
+
+
+def add(cli: typer.Typer) -> None:
+    """All commands of this file."""
+    cli.add_typer(organisation_cli, name="organisation")
+    cli.add_typer(site_cli, name="site")
+    cli.add_typer(user_cli, name="user")
+    cli.add_typer(printer_cli, name="printer")
+    cli.add_typer(node_cli, name="node")
+    cli.command("join-code")(join_code)
+    cli.command("certificate")(certificate)
+
+
+def settings(path: Path | None) -> Settings:
+    """The settings in *path*, or in the default file, or the defaults. Raises ConfigError."""
+    return config_file.load(Settings, path or (DEFAULT_FILE if DEFAULT_FILE.exists() else None))
+
+
+def under_systemd() -> bool:
+    """Whether standard error goes to the journal (systemd.exec(5), JOURNAL_STREAM)."""
+    return "JOURNAL_STREAM" in os.environ
+
+
+@organisation_cli.command("add")
+def organisation_add(
+    slug: Annotated[str, typer.Argument(metavar="SLUG", help="Short name: lower-case letters, digits, hyphens.")],
+    name: Annotated[str, typer.Argument(help="Full name, for people.")],
+    config: ConfigOption = None,
+) -> None:
+    """Make an organisation, with fresh keys."""
+    with opened(settings(config).database_url, SystemClock()) as store:
+        store.transact(organisations.add, slug, name)
+    _say(f"Organisation {slug} is there. Next: pullprint-cloud site add {slug} …")
+
+
+@organisation_cli.command("list")
+def organisation_list(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """List organisations."""
+    with opened(settings(config).database_url, SystemClock()) as store:
+        _show(store.transact(organisations.lines), as_json=as_json)
+
+
+@site_cli.command("add")
+def site_add(
+    organisation: Organisation,
+    slug: Annotated[str, typer.Argument(metavar="SITE", help="Short name of the new site.")],
+    network: Annotated[list[str], typer.Option(help="Where its printers are, such as 192.0.2.0/24; repeatable.")],
+    owner_rule: Annotated[str, typer.Option(help="Whose a local account's jobs are, such as {user}@example.com.")] = "",
+    hold: Annotated[str, typer.Option(help="How long jobs wait: 90m, 24h, 3d.")] = "24h",
+    config: ConfigOption = None,
+) -> None:
+    """Make a site."""
+    with opened(settings(config).database_url, SystemClock()) as store:
+        store.transact(sites.add, organisation, slug, network, owner_rule, _seconds(hold))
+    _say(f"Site {slug} is there. Next: pullprint-cloud join-code {organisation} {slug}")
+
+
+@site_cli.command("list")
+def site_list(organisation: Organisation, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """List an organisation's sites."""
+    with opened(settings(config).database_url, SystemClock()) as store:
+        _show(store.transact(sites.lines, organisation), as_json=as_json)
+
+
+@user_cli.command("add")
+def user_add(
+    organisation: Organisation,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as ada@example.com.")],
+    *,
+    password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read it from standard input.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a user; without --password-stdin a password is made up and shown once."""
+    password = _read_password() if password_stdin else _new_password()
+    encoded = users.hash_password(password)
+    with opened(settings(config).database_url, SystemClock()) as store:
+        stored = store.transact(users.add, organisation, name, encoded)
+    shown = {"user": stored} if password_stdin else {"user": stored, "password": password}
+    if as_json:
+        _say(json.dumps(shown))
+    else:
+        _say(f"User {stored} is there." + ("" if password_stdin else f" Password (shown this once): {password}"))
+
+
+@user_cli.command("list")
+def user_list(organisation: Organisation, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """List an organisation's users."""
+    with opened(settings(config).database_url, SystemClock()) as store:
+        _show([UserLine(name) for name in store.transact(users.names, organisation)], as_json=as_json)
+
+
+@printer_cli.command("add")
+def printer_add(
+    organisation: Organisation,
+    site: Site,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What people call it.")],
+    uri: Annotated[str, typer.Argument(metavar="URI", help="ipp, ipps, socket or lpd, within the site's networks.")],
+    *,
+    place: Annotated[str, typer.Option(help="Where people find it.")] = "",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Add a printer to a site's inventory."""
+    with opened(settings(config).database_url, SystemClock()) as store:
+        printer_id = store.transact(printers.add, organisation, site, name, uri, place)
+    _say(
+        json.dumps({"id": printer_id, "name": name}) if as_json else f"Printer {name} is there; its id is {printer_id}."
+    )
+
+
+@printer_cli.command("list")
+def printer_list(organisation: Organisation, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """List an organisation's printers."""
+    with opened(settings(config).database_url, SystemClock()) as store:
+        _show(store.transact(printers.lines, organisation), as_json=as_json)
+
+
+@printer_cli.command("remove")
+def printer_remove(
+    organisation: Organisation,
+    site: Site,
+    which: Annotated[str, typer.Argument(metavar="PRINTER", help="Its id or name.")],
+    config: ConfigOption = None,
+) -> None:
+    """Take a printer out of the inventory."""
+    with opened(settings(config).database_url, SystemClock()) as store:
+        store.transact(printers.remove, organisation, site, which)
+    _say("It is gone; nothing can be released there any more.")
+
+
+@node_cli.command("list")
+def node_list(organisation: Organisation, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """List the hosts that have joined."""
+    with opened(settings(config).database_url, SystemClock()) as store:
+        _show(store.transact(nodes.lines, organisation), as_json=as_json)
+
+
+@node_cli.command("revoke")
+def node_revoke(
+    organisation: Organisation,
+    which: Annotated[str, typer.Argument(metavar="NODE", help="Its name, id, or the beginning of its id.")],
+    config: ConfigOption = None,
+) -> None:
+    """Shut a host out: the cloud does not speak to it any more."""
+    with opened(settings(config).database_url, SystemClock()) as store:
+        line = store.transact(nodes.revoke, organisation, which)
+    _say(f"{line.name} ({line.id}) is shut out. Jobs that it holds cannot be released through the cloud.")
+
+
+def join_code(
+    organisation: Organisation,
+    site: Site,
+    *,
+    unmanaged: Annotated[
+        bool, typer.Option("--unmanaged", help="Do not believe this host's account names: its jobs wait to be claimed.")
+    ] = False,
+    minutes: Annotated[int, typer.Option(help="How long the code lasts.")] = 30,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a code with which one host may join."""
+    with opened(settings(config).database_url, SystemClock()) as store:
+        code = store.transact(enrolment.new_join_code, organisation, site, minutes, managed=not unmanaged)
+    if as_json:
+        _say(json.dumps({"code": code, "minutes": minutes}))
+    else:
+        _say(f"{code}\nGood for one host, for {minutes} minutes. There: pullprint join https://THIS-CLOUD {code}")
+
+
+def certificate(
+    host: Annotated[list[str], typer.Option(help="A name or address of this server; repeatable.")],
+    out: Annotated[Path, typer.Option(help="Folder for ca.pem, ca.key, server.pem and server.key.")],
+) -> None:
+    """Make a private CA and a server certificate by it, for a demo or one office.
+
+    A CA that is in the folder already is used again, so that what trusts it goes on doing so.
+    """
+    now = SystemClock().now()
+    try:
+        out.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if (out / "ca.pem").exists() and (out / "ca.key").exists():
+            authority = tls.Pair((out / "ca.pem").read_text("ascii"), (out / "ca.key").read_text("ascii"))
+        else:
+            authority = tls.new_authority(f"Pullprint CA {secrets.token_hex(4)}", now)
+        server = tls.new_server(authority, host, now)
+        files.replace(out / "ca.key", authority.key.encode(), 0o600)
+        files.replace(out / "ca.pem", authority.certificate.encode(), 0o644)
+        files.replace(out / "server.key", server.key.encode(), 0o600)
+        files.replace(out / "server.pem", server.certificate.encode(), 0o644)
+    except OSError as error:
+        raise ConfigError(path=out, reason=error.strerror or "it cannot be written") from error
+    except ValueError as error:
+        raise ConfigError(path=out / "ca.pem", reason="the CA that is there cannot be read") from error
+    _say(
+        f"Made server.pem and server.key in {out}. Hosts and browsers have to trust {out / 'ca.pem'}; keep ca.key safe."
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UserLine:
+    """A user, in a list."""
+
+    name: str
+
+
+def _show(lines: Sequence[Any], *, as_json: bool) -> None:
+    if as_json:
+        _say(json.dumps([dataclasses.asdict(line) for line in lines]))
+        return
+    if not lines:
+        _say("None yet.")
+        return
+    names = [field.name for field in dataclasses.fields(lines[0])]
+    table = Table(*names)
+    for line in lines:
+        table.add_row(*(Text(_cell(name, getattr(line, name))) for name in names))
+    Console().print(table)
+
+
+def _cell(name: str, value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ", ".join(str(item) for item in value)
+    if isinstance(value, float):
+        return datetime.fromtimestamp(value, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
+    if name == "hold" and isinstance(value, int):
+        return f"{value // 3_600} h" if value % 3_600 == 0 else f"{value // 60} min"
+    return str(value)
+
+
+def _seconds(text: str) -> int:
+    match = _DURATION.fullmatch(text)
+    if not match:
+        raise BadRequest(reason=f"{text} is not a time such as 90m, 24h or 3d")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _read_password() -> str:
+    if sys.stdin.isatty():
+        return getpass.getpass("Password: ")
+    return sys.stdin.readline(users.PASSWORD_LIMIT + 2).rstrip("\r\n")
+
+
+def _new_password() -> str:
+    return "-".join(secrets.token_hex(2) for _ in range(5))
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")

@@ -1,0 +1,133 @@
+"""A running cloud: everything is made and wired here."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from pullprint.base import files, systemd
+from pullprint.base.clock import Clock
+from pullprint.base.errors import ConfigError
+from pullprint.cloud import housekeeping, page, routes_node, routes_web, tls
+from pullprint.cloud.bus import Bus, LocalBus, watch_changes
+from pullprint.cloud.config import Settings
+from pullprint.cloud.gate import CLOUD, Cloud, check_declared, gate
+from pullprint.cloud.migrations import upgrade
+from pullprint.cloud.store import Store
+from pullprint.cloud.users import Passwords
+
+KEEP_ALIVE = 75.0
+"""Seconds that a connection may be without a request, its headers included: longer than a node takes between two."""
+SHUTDOWN = 5.0
+"""Seconds that requests get to finish; parked ones end at once."""
+BACKLOG = 1_024
+
+_log = logging.getLogger(__name__)
+
+
+def build(cloud: Cloud) -> web.Application:
+    """The application. Raises ConfigError when a route does not say who may call it."""
+    app = web.Application(middlewares=[gate])
+    app[CLOUD] = cloud
+    routes_node.add(app)
+    routes_web.add(app)
+    page.add(app)
+    check_declared(app)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: Settings, clock: Clock, passwords: Passwords | None = None) -> AsyncIterator[int]:
+    """Accept connections as long as the block lasts; the port. Raises ConfigError, StoreBusy."""
+    context = tls.server_context(settings.certificate, settings.key)
+    loop = asyncio.get_running_loop()
+    store = Store(settings.database_url, clock)
+    bus: Bus = LocalBus()
+    store.on_commit = lambda topics: _wake(loop, bus, topics)
+    secret_checks = passwords or Passwords()
+    try:
+        await loop.run_in_executor(None, upgrade, store.engine)
+        # The port must be known for the default public_url, so it is bound before anything answers on it.
+        sock = _bind(settings)
+        port = int(sock.getsockname()[1])
+        cloud = Cloud(settings, clock, store, bus, secret_checks, settings.public_url or _default_url(settings, port))
+        async with asyncio.TaskGroup() as tasks:
+            background = [
+                tasks.create_task(watch_changes(store, bus, clock)),
+                tasks.create_task(housekeeping.run(store, clock)),
+            ]
+            try:
+                async with _listening(build(cloud), sock, context, bus):
+                    yield port
+            finally:
+                for task in background:
+                    task.cancel()
+    finally:
+        secret_checks.close()
+        await store.close()
+
+
+async def serve(settings: Settings, clock: Clock) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with serving(settings, clock) as port:
+        if settings.port_file:
+            files.replace(settings.port_file, f"{port}\n".encode(), 0o644)
+        _log.info("ready on port %d", port)
+        systemd.notify("READY=1")
+        await stop.wait()
+        systemd.notify("STOPPING=1")
+        _log.info("stopping")
+
+
+@contextlib.asynccontextmanager
+async def _listening(
+    app: web.Application, sock: socket.socket, context: ssl.SSLContext, bus: Bus
+) -> AsyncIterator[None]:
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        keepalive_timeout=KEEP_ALIVE,
+        shutdown_timeout=SHUTDOWN,
+        auto_decompress=False,  # a small body could become a huge one
+    )
+    await runner.setup()
+    try:
+        await web.SockSite(runner, sock, ssl_context=context, backlog=BACKLOG).start()
+        yield
+    finally:
+        bus.close()
+        await runner.cleanup()
+
+
+def _wake(loop: asyncio.AbstractEventLoop, bus: Bus, topics: set[str]) -> None:
+    # From the worker thread, right after the commit: also when the request that made it has gone away.
+    with contextlib.suppress(RuntimeError):  # the loop has just been closed
+        loop.call_soon_threadsafe(bus.wake, topics)
+
+
+def _bind(settings: Settings) -> socket.socket:
+    try:
+        return socket.create_server(
+            (settings.host, settings.port),
+            family=socket.AF_INET6 if ":" in settings.host else socket.AF_INET,
+            dualstack_ipv6=settings.host == "::",
+            backlog=BACKLOG,
+        )
+    except OSError as error:
+        raise ConfigError(
+            path=f"{settings.host}:{settings.port}", reason=error.strerror or "no such address"
+        ) from error
+
+
+def _default_url(settings: Settings, port: int) -> str:
+    host = socket.gethostname() if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"

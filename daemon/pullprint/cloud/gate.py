@@ -1,0 +1,289 @@
+"""Who may call, in one place: every handler declares it, and the gate sees to it before the handler runs.
+
+A handler is marked with `access`; `check_declared` refuses to start an application with a route that is not. The
+gate also reads the body, within limits of size and time, and turns every error into a `wire.node.Failure`.
+"""
+
+import asyncio
+import logging
+import secrets
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from pydantic import ValidationError
+
+from pullprint.base.clock import Clock
+from pullprint.base.errors import (
+    BadRequest,
+    ConfigError,
+    NotAllowed,
+    NotFound,
+    NotSignedIn,
+    PullprintError,
+    TooLarge,
+    TooMany,
+)
+from pullprint.cloud import nodes, sessions
+from pullprint.cloud.bus import Bus
+from pullprint.cloud.config import Settings
+from pullprint.cloud.nodes import Node
+from pullprint.cloud.sessions import SignedIn
+from pullprint.cloud.store import Store
+from pullprint.cloud.users import Passwords
+from pullprint.wire import api, signature
+from pullprint.wire import node as channel
+from pullprint.wire.node import Failure
+from pullprint.wire.types import Message
+
+BODY_IDLE = 10.0
+"""Seconds between two pieces of a body."""
+BODY_TIME = 60.0
+"""Seconds for a whole body."""
+STRANGERS_LIMIT = 1 << 17
+"""Bytes that are read of a request before anything is known of its sender."""
+
+_log = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=Message)
+
+
+class Access(StrEnum):
+    """Who may call a route."""
+
+    ANYONE = "anyone"
+    USER = "user"
+    NODE = "node"
+    ENROLMENT = "enrolment"
+    """A host that is not a node yet: signed by the key that it brings."""
+
+
+class Unexpected(PullprintError):
+    """Something went wrong in the cloud; its administrator finds it as {reference}. Held jobs are safe; try again."""
+
+    code = "unexpected"
+
+
+class NotFoundHere(NotFound):
+    """There is nothing at this address."""
+
+
+class MethodRefused(BadRequest):
+    """This address does not take such a request. Nothing was changed."""
+
+    code = "method-refused"
+    http_status = 405
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """What the handlers work with."""
+
+    settings: Settings
+    clock: Clock
+    store: Store
+    bus: Bus
+    passwords: Passwords
+    public_url: str
+
+
+CLOUD = web.AppKey("cloud", Cloud)
+_USER = web.RequestKey("user", SignedIn)
+_NODE = web.RequestKey("node", Node)
+_BODY = web.RequestKey("body", bytes)
+_DECLARED = "pullprint_access"
+
+Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def access(who: Access) -> Callable[[Handle], Handle]:
+    """Declare who may call the handler."""
+
+    def declare(handler: Handle) -> Handle:
+        setattr(handler, _DECLARED, who)
+        return handler
+
+    return declare
+
+
+def check_declared(app: web.Application) -> None:
+    """Raises ConfigError naming a route whose handler does not say who may call it."""
+    for route in app.router.routes():
+        if not isinstance(declared(route.handler), Access):
+            raise ConfigError(path="the routes", reason=f"{route.method} {route.resource} does not say who may call it")
+
+
+def declared(handler: object) -> Access | None:
+    """Who may call *handler*."""
+    return getattr(handler, _DECLARED, None)
+
+
+def user(request: web.Request) -> SignedIn:
+    """Who calls a route for users."""
+    return request[_USER]
+
+
+def node(request: web.Request) -> Node:
+    """Who calls a route for nodes."""
+    return request[_NODE]
+
+
+def body(request: web.Request, kind: type[M]) -> M:
+    """The request's body as a *kind*. Raises BadRequest."""
+    try:
+        return kind.model_validate_json(request[_BODY])
+    except ValidationError as error:
+        # The error's own text has the values in it.
+        where = ".".join(str(word) for word in error.errors(include_input=False, include_url=False)[0]["loc"])
+        raise BadRequest(reason=f"{where or 'the body'} is missing or not as it should be") from error
+    except RecursionError as error:
+        raise BadRequest(reason="the body is nested too deeply") from error
+
+
+def number(request: web.Request, name: str, default: int) -> int:
+    """A whole number of the query. Raises BadRequest."""
+    text = request.query.get(name, "")
+    if not text:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 15:
+        raise BadRequest(reason=f"{name} is not a number")
+    return int(text)
+
+
+def answer(message: Message, status: int = 200) -> web.Response:
+    """*message* as JSON, which nobody keeps."""
+    return web.Response(
+        body=message.model_dump_json().encode(),
+        status=status,
+        content_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+def answers(messages: list[M]) -> web.Response:
+    """A list of messages as JSON."""
+    text = "[" + ",".join(message.model_dump_json() for message in messages) + "]"
+    return web.Response(body=text.encode(), content_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+@web.middleware
+async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The one middleware: errors outside, authentication inside, then the handler."""
+    try:
+        response = await _admit(request, handler)
+    except PullprintError as error:
+        response = _failure(error)
+    except web.HTTPException as error:
+        response = _failure(MethodRefused() if error.status == 405 else NotFoundHere())
+    except (ConnectionError, asyncio.CancelledError):
+        raise
+    except Exception as error:  # noqa: BLE001  (the root of every request)
+        response = _failure(_logged(request, error))
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Referrer-Policy", "no-referrer")
+    response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+    response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+    return response
+
+
+async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+    who = declared(request.match_info.handler)
+    if who is None:  # aiohttp's own handlers for unknown addresses and methods
+        return await handler(request)
+    cloud = request.app[CLOUD]
+    if who in (Access.NODE, Access.ENROLMENT):
+        await _admit_node(request, cloud, who)
+        return await handler(request)
+    if request.method not in ("GET", "HEAD"):
+        _refuse_foreign_pages(request)
+    if who is Access.USER:
+        signed_in = await cloud.store.read(sessions.find, token(request))
+        if signed_in.stale:
+            await cloud.store.note(sessions.touch, signed_in.token_hash)
+        request[_USER] = signed_in
+    request[_BODY] = await _read(request, api.BODY_LIMIT)
+    return await handler(request)
+
+
+async def _admit_node(request: web.Request, cloud: Cloud, who: Access) -> None:
+    claim = signature.read(request.headers.get("Signature-Input", ""), request.headers.get("Signature", ""))
+    limit = STRANGERS_LIMIT
+    if who is Access.NODE and (request.content_length is None or request.content_length > limit):
+        # Whoever wants to be read at length must at least know the id of a node.
+        limit = channel.BODY_LIMIT if await cloud.store.read(nodes.is_known, claim.node) else limit
+    data = await _read(request, limit)
+    signed = nodes.Request(
+        request.method,
+        request.url.raw_path,
+        request.url.raw_query_string,
+        data,
+        request.headers.get("Content-Digest", ""),
+    )
+    request[_BODY] = data
+    if who is Access.NODE:
+        request[_NODE] = await cloud.store.note(nodes.authenticate, claim, signed)
+    else:
+        identity = body(request, channel.Enrolment).identity
+        await cloud.store.note(nodes.authenticate_new, claim, identity, signed)
+
+
+def token(request: web.Request) -> str:
+    """The session's token, from the cookie or as a bearer's; empty without one."""
+    scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    return request.cookies.get(api.COOKIE, "")
+
+
+def _refuse_foreign_pages(request: web.Request) -> None:
+    # SameSite and the content type already stop them; this is for browsers that get one of the two wrong.
+    if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+        raise NotAllowed(reason="another site's page may not do this in your name")
+    if request.method == "POST" and request.content_type != "application/json":
+        raise BadRequest(reason="its Content-Type is not application/json")
+
+
+async def _read(request: web.Request, limit: int) -> bytes:
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise BadRequest(reason="its body is compressed")
+    if (request.content_length or 0) > limit:
+        raise TooLarge(what="The request", limit=f"{limit >> 10} KiB")
+    if not request.can_read_body:
+        return b""
+    data = bytearray()
+    try:
+        async with asyncio.timeout(BODY_TIME):
+            while True:
+                async with asyncio.timeout(BODY_IDLE):
+                    piece = await request.content.readany()
+                if not piece:
+                    return bytes(data)
+                data += piece
+                if len(data) > limit:
+                    raise TooLarge(what="The request", limit=f"{limit >> 10} KiB")
+    except TimeoutError as error:
+        raise BadRequest(reason="its body did not arrive in time") from error
+    except web.RequestPayloadError as error:
+        raise BadRequest(reason="its body is damaged") from error
+
+
+def _failure(error: PullprintError) -> web.Response:
+    response = answer(Failure(code=error.code, sentence=error.sentence), error.http_status)
+    if isinstance(error, TooMany):
+        response.headers["Retry-After"] = error.fields.get("seconds", "60")
+    if isinstance(error, NotSignedIn):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _logged(request: web.Request, error: Exception) -> Unexpected:
+    """Note where it happened; not what the exception says, which may quote a title or a key."""
+    reference = secrets.token_hex(4)
+    frames = "".join(traceback.format_tb(error.__traceback__)[-6:])
+    route = request.match_info.route.resource
+    _log.error("%s: %s in %s %s\n%s", reference, type(error).__name__, request.method, route, frames)
+    return Unexpected(reference=reference)

@@ -1,0 +1,79 @@
+"""What a node is told: numbered items, kept until it acknowledges them.
+
+Numbers come from the node's own row, whose lock is held until the commit: a number that is visible has no smaller
+one that is still to come.
+"""
+
+from collections.abc import Sequence
+
+from pydantic import TypeAdapter
+from sqlalchemy import delete, insert, select, update
+
+from pullprint.cloud.bus import node_topic
+from pullprint.cloud.store import Transaction
+from pullprint.cloud.tables import inbox, node
+from pullprint.wire.node import CancelItem, ConfigItem, Item, OrderItem, OwnerItem, SettleItem
+
+ITEMS_LIMIT = 100
+"""In one answer; the next poll, which returns at once, has the rest."""
+
+_item: TypeAdapter[Item] = TypeAdapter(Item)
+
+
+def put(
+    t: Transaction, node_id: str, item: OrderItem | CancelItem | OwnerItem | SettleItem, expires: float | None = None
+) -> None:
+    """Add *item*, whose seq is set here; it is dropped unread when it *expires*. Wakes the node."""
+    _put(t, node_id, item, expires)
+
+
+def put_config(t: Transaction, node_id: str) -> None:
+    """Say that the configuration changed; once is enough for a node that has not read it yet."""
+    t.run(delete(inbox).where(inbox.c.node == node_id, inbox.c.kind == "config"))
+    _put(t, node_id, ConfigItem(seq=0), None)
+
+
+def collect(t: Transaction, node_id: str, since: int) -> Sequence[Item]:
+    """Acknowledge everything up to *since*; what comes after it, oldest first."""
+    row = t.one(select(node.c.inbox_seq).where(node.c.id == node_id))
+    if row is None:
+        return ()
+    if since > row.inbox_seq:
+        # The cloud was restored from a backup: new numbers must lie above those that the node knows. Items that
+        # were numbered again since the restore are told by reconcile, which follows a reconnect.
+        t.run(update(node).where(node.c.id == node_id).values(inbox_seq=since))
+    t.run(delete(inbox).where(inbox.c.node == node_id, inbox.c.seq <= since))
+    return waiting(t, node_id, since)
+
+
+def waiting(t: Transaction, node_id: str, since: int) -> Sequence[Item]:
+    """What comes after *since*, oldest first."""
+    rows = t.all(
+        select(inbox.c.seq, inbox.c.item)
+        .where(inbox.c.node == node_id, inbox.c.seq > since)
+        .where(inbox.c.expires.is_(None) | (inbox.c.expires > t.now))
+        .order_by(inbox.c.seq)
+        .limit(ITEMS_LIMIT)
+    )
+    return [_item.validate_json(row.item).model_copy(update={"seq": row.seq}) for row in rows]
+
+
+def forget_expired(t: Transaction) -> None:
+    """Drop orders that nobody fetched in time."""
+    t.run(delete(inbox).where(inbox.c.expires <= t.now))
+
+
+def _put(
+    t: Transaction,
+    node_id: str,
+    item: OrderItem | CancelItem | OwnerItem | SettleItem | ConfigItem,
+    expires: float | None,
+) -> None:
+    seq = t.run(
+        update(node).where(node.c.id == node_id).values(inbox_seq=node.c.inbox_seq + 1).returning(node.c.inbox_seq)
+    ).scalar_one()
+    t.run(
+        insert(inbox),
+        {"node": node_id, "seq": seq, "kind": item.kind, "item": item.model_dump_json(), "expires": expires},
+    )
+    t.wake(node_topic(node_id))

@@ -1,0 +1,259 @@
+"""Jobs as their owners see them, and what owners do with them besides printing."""
+
+import hashlib
+import json
+from typing import Any
+
+from sqlalchemy import Select, insert, select, update
+
+from pullprint.base.errors import NotFound
+from pullprint.cloud import inbox
+from pullprint.cloud.bus import jobs_topic
+from pullprint.cloud.store import AnyRow, Transaction
+from pullprint.cloud.tables import holder, job, node, release, trace, user_account
+from pullprint.model.facts import Facts
+from pullprint.model.owner import tidy_code
+from pullprint.model.states import ENDED, State, WrongState
+from pullprint.model.ticket import Ticket
+from pullprint.wire.api import JobList
+from pullprint.wire.node import CLOUD, CancelItem, OwnerItem, SettleItem
+from pullprint.wire.types import ticket_to_dict
+from pullprint.wire.views import JobView, StepView
+
+LATELY = 86_400
+"""Seconds for which an ended job is still listed."""
+LIST_LIMIT = 1_000
+TRACE_LIMIT = 2_000
+BUSY = frozenset({State.PREPARED, State.COMMITTED, State.SENDING})
+"""States in which a job is at the printer; its node alone says how that ends."""
+
+
+class BeingPrinted(WrongState):
+    """This job is being printed already. Nothing was changed; wait until it is out, or look at its trace."""
+
+    code = "being-printed"
+
+
+class ClaimRefused(NotFound):
+    """No job waits for this code, or somebody has claimed it. Type the code as the job's sender was shown it."""
+
+    code = "claim-refused"
+
+
+def version(t: Transaction, organisation_id: str, user: str) -> int:
+    """The version of a user's list; it is raised with every change."""
+    query = select(user_account.c.jobs_version).where(
+        user_account.c.organisation == organisation_id, user_account.c.name == user
+    )
+    return int(t.run(query).scalar_one())
+
+
+def listing(t: Transaction, organisation_id: str, user: str) -> JobList:
+    """A user's jobs, newest first."""
+    query = (
+        _query(organisation_id, user)
+        .where(job.c.ended.is_(None) | (job.c.ended > t.now - LATELY))
+        .order_by(job.c.created.desc(), job.c.id)
+        .limit(LIST_LIMIT)
+    )
+    number = version(t, organisation_id, user)
+    rows = t.all(query)
+    doubts = {row.id: doubtful(t, organisation_id, row.id) for row in rows if row.state == State.UNCERTAIN}
+    return JobList(version=number, jobs=tuple(_view(row, doubts.get(row.id, ())) for row in rows))
+
+
+def view(t: Transaction, organisation_id: str, user: str, job_id: str) -> JobView:
+    """One of a user's jobs. Raises NotFound."""
+    row = t.one(_query(organisation_id, user).where(job.c.id == job_id))
+    if row is None:
+        raise NotFound(what="job")
+    return _view(row, doubtful(t, organisation_id, job_id) if row.state == State.UNCERTAIN else ())
+
+
+def steps(t: Transaction, organisation_id: str, user: str, job_id: str) -> list[StepView]:
+    """A job's trace, in the order of time. Raises NotFound."""
+    view(t, organisation_id, user, job_id)
+    rows = t.all(
+        select(trace)
+        .where(trace.c.organisation == organisation_id, trace.c.job == job_id)
+        .order_by(trace.c.at, trace.c.source, trace.c.seq)
+        .limit(TRACE_LIMIT)
+    )
+    return [StepView(at=r.at, host=r.host, event=r.event, text=r.text, detail=json.loads(r.detail)) for r in rows]
+
+
+def cancel(t: Transaction, organisation_id: str, user: str, job_id: str) -> JobView:
+    """The owner deletes the job: its holders are told; asking twice is once. Raises NotFound, WrongState."""
+    row = locked(t, organisation_id, user, job_id)
+    if row.ended is None and row.cancelling is None:
+        if row.state in BUSY or under_way(t, organisation_id, job_id):
+            raise BeingPrinted
+        t.run(_this(organisation_id, job_id).values(cancelling=t.now))
+        for node_id in holders(t, organisation_id, job_id):
+            inbox.put(t, node_id, CancelItem(seq=0, job=job_id, by=user))
+        add_step(t, organisation_id, job_id, "cancel", f"Deleted by {user}.")
+        changed(t, organisation_id, user)
+    elif row.state == State.DONE:
+        raise WrongState(state=row.state)
+    return view(t, organisation_id, user, job_id)
+
+
+def settle(t: Transaction, organisation_id: str, user: str, job_id: str) -> JobView:
+    """The owner says that an uncertain job came out. Raises NotFound, WrongState."""
+    row = locked(t, organisation_id, user, job_id)
+    if row.state != State.UNCERTAIN:
+        raise WrongState(state=row.state)
+    if under_way(t, organisation_id, job_id):
+        raise BeingPrinted
+    for node_id in holders(t, organisation_id, job_id):
+        inbox.put(t, node_id, SettleItem(seq=0, job=job_id, by=user))
+    add_step(t, organisation_id, job_id, "settle", f"{user} says that it came out.")
+    changed(t, organisation_id, user)
+    return view(t, organisation_id, user, job_id)
+
+
+def claim(t: Transaction, organisation_id: str, user: str, code: str) -> JobView:
+    """The job without an owner whose submitter was shown *code* becomes the user's. Raises ClaimRefused."""
+    tidy = tidy_code(code)
+    rows = t.all(
+        select(job.c.id)
+        .where(job.c.organisation == organisation_id, job.c.claim_hash == claim_hash(tidy))
+        .where(job.c.owner == "", job.c.ended.is_(None), job.c.cancelling.is_(None))
+        .with_for_update()
+    )
+    # Two jobs with one code are a matter of 2^-40, or of a node that wants to be given somebody else's job.
+    if not tidy or len(rows) != 1:
+        raise ClaimRefused
+    job_id = rows[0].id
+    t.run(_this(organisation_id, job_id).values(owner=user, claim_hash=None))
+    for node_id in holders(t, organisation_id, job_id):
+        inbox.put(t, node_id, OwnerItem(seq=0, job=job_id, owner=user))
+    add_step(t, organisation_id, job_id, "claim", f"Claimed by {user}.")
+    changed(t, organisation_id, user)
+    return view(t, organisation_id, user, job_id)
+
+
+def locked(t: Transaction, organisation_id: str, user: str, job_id: str) -> AnyRow:
+    """The row of one of a user's jobs, nobody else's to change until the commit. Raises NotFound."""
+    row = t.one(
+        select(job)
+        .where(job.c.organisation == organisation_id, job.c.id == job_id, job.c.owner == user)
+        .with_for_update()
+    )
+    if row is None or not user:
+        raise NotFound(what="job")
+    return row
+
+
+def holders(t: Transaction, organisation_id: str, job_id: str) -> list[str]:
+    """The nodes that hold a job and may be spoken to."""
+    query = (
+        select(holder.c.node)
+        .join(node, node.c.id == holder.c.node)
+        .where(holder.c.organisation == organisation_id, holder.c.job == job_id, node.c.revoked.is_(None))
+        .order_by(holder.c.node)  # always in this order, so that two transactions do not wait for each other
+    )
+    return list(t.run(query).scalars())
+
+
+def under_way(t: Transaction, organisation_id: str, job_id: str) -> bool:
+    """Whether an order for the job is out and may still be used."""
+    query = select(release.c.id).where(
+        release.c.organisation == organisation_id,
+        release.c.job == job_id,
+        release.c.outcome == "",
+        release.c.expires > t.now,
+    )
+    return t.one(query) is not None
+
+
+def doubtful(t: Transaction, organisation_id: str, job_id: str) -> tuple[int, ...]:
+    """The ballots of an uncertain job that are not proven to have sent nothing."""
+    query = select(release.c.ballot).where(
+        release.c.organisation == organisation_id, release.c.job == job_id, release.c.outcome != "nothing-sent"
+    )
+    return tuple(t.run(query.order_by(release.c.ballot)).scalars())
+
+
+def add_step(t: Transaction, organisation_id: str, job_id: str, event: str, text: str, **detail: str) -> None:
+    """A step of the trace that the cloud itself has taken."""
+    seq = t.run(_this(organisation_id, job_id).values(steps=job.c.steps + 1).returning(job.c.steps)).scalar_one()
+    values = {
+        "organisation": organisation_id,
+        "job": job_id,
+        "source": CLOUD,
+        "seq": seq,
+        "at": t.now,
+        "host": CLOUD,
+        "event": event,
+        "text": text,
+        "detail": json.dumps(detail),
+    }
+    t.run(insert(trace), values)
+
+
+def changed(t: Transaction, organisation_id: str, user: str) -> None:
+    """The user's list is a new one: raise its version and wake who waits for it; nothing for jobs without an owner."""
+    if user:
+        t.run(
+            update(user_account)
+            .where(user_account.c.organisation == organisation_id, user_account.c.name == user)
+            .values(jobs_version=user_account.c.jobs_version + 1)
+        )
+        t.wake(jobs_topic(organisation_id, user))
+
+
+def claim_hash(code: str) -> bytes:
+    """What is kept of a claim code."""
+    return hashlib.sha256(code.encode("utf-8", "replace")).digest()
+
+
+def ticket_from_text(text: str) -> Ticket:
+    """A stored ticket."""
+    values = json.loads(text)
+    return Ticket(copies=values["copies"], options=tuple((name, value) for name, value in values["options"]))
+
+
+def ticket_to_text(ticket: Ticket) -> str:
+    """A ticket to store."""
+    return json.dumps(ticket_to_dict(ticket))
+
+
+def has_ended(state: str) -> bool:
+    """Whether nothing follows *state*."""
+    return state in ENDED
+
+
+def _this(organisation_id: str, job_id: str) -> Any:
+    return update(job).where(job.c.organisation == organisation_id, job.c.id == job_id)
+
+
+def _query(organisation_id: str, user: str) -> Select[Any]:
+    return (
+        select(job, node.c.name.label("node_name"))
+        .join(node, node.c.id == job.c.node)
+        .where(job.c.organisation == organisation_id, job.c.owner == user)
+    )
+
+
+def _view(row: AnyRow, doubts: tuple[int, ...]) -> JobView:
+    deleting = row.cancelling is not None and row.ended is None
+    return JobView(
+        id=row.id,
+        title=row.title,
+        owner=row.owner,
+        submitter=row.submitter,
+        host=row.host,
+        queue=row.queue,
+        node=row.node_name,
+        state=row.state,
+        sentence="It will be deleted as soon as its host hears of it." if deleting else row.sentence,
+        content_type=row.content_type,
+        size=row.size,
+        ticket=ticket_from_text(row.ticket),
+        facts=Facts.from_dict(json.loads(row.facts)) if row.facts else None,
+        created=int(row.created),
+        expires=int(row.expires),
+        direct_printer=row.direct_printer,
+        doubtful=doubts,
+    )

@@ -1,0 +1,44 @@
+"""The ``pullprint-cloud`` command: `serve`, and what an administrator does before any page exists."""
+
+import asyncio
+import sys
+
+import typer
+
+from pullprint.base import log
+from pullprint.base.clock import SystemClock
+from pullprint.base.errors import PullprintError
+from pullprint.cloud import admin
+from pullprint.cloud.admin import ConfigOption
+
+cli = typer.Typer(
+    name="pullprint-cloud",
+    help="The control plane of Pullprint: users, orders, the web page. It can read no job.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+admin.add(cli)
+
+
+@cli.command()
+def serve(config: ConfigOption = None) -> None:
+    """Answer nodes and people, until it is told to stop."""
+    from pullprint.cloud import app  # not needed by the other commands, which are quicker without it
+
+    settings = admin.settings(config)
+    log.set_up(settings.log_level, journal=admin.under_systemd())
+    asyncio.run(app.serve(settings, SystemClock()))
+
+
+def main() -> None:
+    """The entry point: errors are one sentence and exit status 1, wrong usage is 2."""
+    try:
+        cli()
+    except PullprintError as error:
+        sys.stderr.write(f"pullprint-cloud: {error.sentence}\n")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

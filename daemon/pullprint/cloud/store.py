@@ -1,0 +1,201 @@
+"""The database: one function is one business transaction, run in a worker thread.
+
+SQLite has one writer at a time, so one thread does everything, and a transaction costs one hop between threads
+instead of one for each statement. PostgreSQL gets a pool. Functions take a `Transaction` and what they need, are
+synchronous, and either return (commit) or raise (roll back); nobody is woken before the commit.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+
+from sqlalchemy import Connection, CursorResult, Engine, Executable, Row, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.sql.dml import Insert
+from sqlalchemy.sql.schema import Table
+
+from pullprint.base.clock import Clock
+from pullprint.base.errors import ConfigError, PullprintError
+from pullprint.base.files import private_directory
+
+POOL = 8
+"""Connections (and threads) to PostgreSQL."""
+LOCK_WAIT = 10
+"""Seconds that a transaction waits for another process's."""
+
+AnyRow: TypeAlias = Row[*tuple[Any, ...]]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class StoreBusy(PullprintError):
+    """The cloud's database did not answer in time. Nothing was changed; try again in a moment."""
+
+    code = "store-busy"
+    http_status = 503
+
+
+class Transaction:
+    """A connection inside a transaction, the time, and who is to be woken once it is committed."""
+
+    def __init__(self, connection: Connection, now: float) -> None:
+        self.connection = connection
+        self.now = now
+        """Seconds since the epoch."""
+        self.topics: set[str] = set()
+
+    def run(self, statement: Executable, values: Any = None) -> CursorResult[*tuple[Any, ...]]:
+        """Execute *statement*."""
+        return self.connection.execute(statement, values)
+
+    def one(self, statement: Executable) -> AnyRow | None:
+        """The first row, or None."""
+        return self.connection.execute(statement).first()
+
+    def all(self, statement: Executable) -> Sequence[AnyRow]:
+        """Every row."""
+        return self.connection.execute(statement).all()
+
+    def insert_new(self, table: Table) -> "Insert":
+        """``INSERT … ON CONFLICT DO NOTHING``: its ``rowcount`` says whether the row is new."""
+        if self.connection.dialect.name == "sqlite":
+            return sqlite.insert(table).on_conflict_do_nothing()
+        return postgresql.insert(table).on_conflict_do_nothing()
+
+    def wake(self, *topics: str) -> None:
+        """Whoever waits for one of *topics* looks again after the commit."""
+        self.topics.update(topics)
+
+
+class Store:
+    """The database at *url*, its schema brought up to date by `migrations.upgrade`."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        self._clock = clock
+        self.engine = _engine(url)
+        workers = 1 if self.engine.dialect.name == "sqlite" else POOL
+        self._executor = ThreadPoolExecutor(workers, "pullprint-store")
+        self.on_commit: Callable[[set[str]], None] | None = None
+        """Called in the worker thread with the topics of a transaction that woke somebody."""
+
+    def transact(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run *work* here and now, durably: for commands, which have no event loop."""
+        return self._transact("full", work, *args, **kwargs)
+
+    async def run(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run *work* as a transaction that survives a power cut once this returns."""
+        return await self._in_thread("full", work, *args, **kwargs)
+
+    async def note(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Like `run` without waiting for the disk: a power cut, though no crash, may take back the last of these."""
+        return await self._in_thread("light", work, *args, **kwargs)
+
+    async def read(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run *work*, which only reads, beside any writer."""
+        return await self._in_thread("read", work, *args, **kwargs)
+
+    async def close(self) -> None:
+        """Finish what was begun, then let go of the database."""
+        await asyncio.get_running_loop().run_in_executor(None, self.close_now)
+
+    def close_now(self) -> None:
+        """`close`, for commands."""
+        self._executor.shutdown(wait=True)
+        self.engine.dispose()
+
+    async def _in_thread(
+        self, mode: str, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, lambda: self._transact(mode, work, *args, **kwargs))
+
+    def _transact(
+        self, mode: str, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        try:
+            with self.engine.connect().execution_options(pullprint_mode=mode) as connection, connection.begin():
+                transaction = Transaction(connection, self._clock.now())
+                result = work(transaction, *args, **kwargs)
+        except OperationalError as error:
+            raise StoreBusy from error
+        if transaction.topics and self.on_commit:
+            self.on_commit(transaction.topics)
+        return result
+
+
+def _engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigError(path="database", reason="it is not a database URL") from error
+    # Parameters are titles, hashes and keys: none of them may end up in an exception's text, and so in a log.
+    if parsed.get_backend_name() == "sqlite":
+        if parsed.database and parsed.database != ":memory:":
+            try:
+                private_directory(Path(parsed.database).parent)
+            except OSError as error:
+                raise ConfigError(path=Path(parsed.database).parent, reason=error.strerror or "no access") from error
+        engine = create_engine(parsed, hide_parameters=True, connect_args={"timeout": LOCK_WAIT}, pool_size=1)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    else:
+        engine = create_engine(
+            parsed,
+            hide_parameters=True,
+            pool_size=POOL,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": LOCK_WAIT},
+        )
+        event.listen(engine, "begin", _begin_postgresql)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # Transactions are begun by _begin_sqlite, not by the driver, which begins them too late to be a snapshot.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout = {LOCK_WAIT * 1000}",
+        "journal_mode = WAL",
+        "foreign_keys = ON",
+        "secure_delete = ON",  # key parts of ended jobs and old day keys are overwritten, not just unlinked
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    mode = connection.get_execution_options().get("pullprint_mode", "full")
+    if mode == "read":
+        connection.exec_driver_sql("BEGIN")
+        return
+    connection.exec_driver_sql(f"PRAGMA synchronous = {'NORMAL' if mode == 'light' else 'FULL'}")
+    # A transaction that begins as a reader cannot become a writer once another process has written.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    mode = connection.get_execution_options().get("pullprint_mode", "full")
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_WAIT}s'")
+    if mode == "light":
+        connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+
+
+@contextlib.contextmanager
+def opened(url: str, clock: Clock) -> Iterator[Store]:
+    """The store at *url* with its schema up to date, for a command. Raises ConfigError, StoreBusy."""
+    from pullprint.cloud.migrations import upgrade  # the two need each other
+
+    store = Store(url, clock)
+    try:
+        upgrade(store.engine)
+        yield store
+    except DBAPIError as error:
+        raise ConfigError(path="database", reason="it cannot be opened or is damaged") from error
+    finally:
+        store.close_now()

@@ -1,0 +1,1 @@
+"""What Pullprint is about, as values and rules: no I/O, no clock, no asyncio."""

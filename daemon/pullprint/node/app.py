@@ -1,0 +1,179 @@
+"""pullprintd, wired: the one place where everything is built and started."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+from aiohttp import web
+
+from pullprint import __version__
+from pullprint.base import systemd
+from pullprint.base.clock import Clock
+from pullprint.base.files import private_directory
+from pullprint.node.channel import Channel
+from pullprint.node.client import CloudAway, CloudClient
+from pullprint.node.direct import DirectQueues
+from pullprint.node.doctor import examine
+from pullprint.node.facts import FactCounter
+from pullprint.node.holder import Holder
+from pullprint.node.inquiry import Inquiry
+from pullprint.node.intake import Intake
+from pullprint.node.join import join
+from pullprint.node.local import LocalApi
+from pullprint.node.release import Releaser
+from pullprint.node.settings import Settings
+from pullprint.node.site import Site
+from pullprint.vault.index import Index
+from pullprint.vault.keyring import Keyring
+from pullprint.wire.views import FindingView, JoinRequest, StatusView
+
+log = logging.getLogger(__name__)
+
+HOUSEKEEPING = 60.0
+"""Seconds between looks for what has expired."""
+GRACE = 15.0
+"""Seconds that deliveries under way get when the daemon is told to stop."""
+
+
+class Node:
+    """One running pullprintd."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        private_directory(settings.state_dir)
+        self._keyring = Keyring(settings.state_dir / "keys")
+        self._identity = self._keyring.identity()
+        self._site = Site(settings.state_dir, clock)
+        self._site.load()
+        self._holder = Holder(settings.state_dir, self._keyring, clock)
+        self._channel: Channel | None = None
+        self._joining = asyncio.Lock()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until *stop*; then let deliveries end, and go."""
+        settings = self._settings
+        await self._holder.start()
+        settings.runtime_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        trust = private_directory(settings.state_dir / "printers")
+        with _spool(settings.runtime_dir) as spool:
+            releaser = Releaser(
+                self._holder, self._site, self._identity, self._clock, backend_dir=settings.backend_dir, spool=spool,
+                trust=trust,
+            )  # fmt: skip
+            counter = FactCounter(settings.facts_program, self._clock)
+            intake = Intake(settings, self._holder, self._site, self._identity, counter, self._clock)
+            inherited = systemd.inherited_sockets()
+            listener = inherited.get("intake") or _listen(settings.intake_socket)
+            control = inherited.get("control") or _listen(settings.control_socket)
+            api = LocalApi(self, self._holder, self._site, settings.name).app()
+            runner = web.AppRunner(api, access_log=None, shutdown_timeout=1.0)
+            await runner.setup()
+            await web.SockSite(runner, control).start()
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [
+                        group.create_task(intake.run(listener), name="intake"),
+                        group.create_task(self._serve_cloud(releaser), name="cloud"),
+                        group.create_task(self._keep_house(), name="housekeeping"),
+                        group.create_task(Inquiry(self._holder, self._site, self._clock, trust).run(), name="inquiry"),
+                    ]
+                    systemd.notify("READY=1")
+                    log.info("pullprintd %s is ready; node %s", __version__, self._identity.node)
+                    await stop.wait()
+                    systemd.notify("STOPPING=1")
+                    await self._finish_deliveries()
+                    for task in tasks:
+                        task.cancel()
+            finally:
+                await runner.cleanup()
+                listener.close()
+                self._holder.close()
+
+    async def status(self) -> StatusView:
+        """How this node is."""
+        counts = await self._holder.read(Index.counts)
+        unreported = await self._holder.read(Index.unreported)
+        channel, site = self._channel, self._site
+        member = site.membership if site.member else None
+        if member is None:
+            sentence = "Not joined. Ask an admin for a join code, then: pullprint join CLOUD CODE"
+        elif channel and channel.connected:
+            sentence = "All is well."
+        else:
+            sentence = (channel.trouble if channel else "") or "Connecting to the cloud."
+        return StatusView(
+            version=__version__, joined=site.joined, node=self._identity.node, name=self._settings.name,
+            organisation=member.organisation if member else "", site=member.site if member else "",
+            cloud=member.cloud if member else "", connected=bool(channel and channel.connected),
+            connected_since=channel.connected_since if channel else 0.0, sentence=sentence,
+            held=counts.get("held", 0), unclaimed=counts["unclaimed"], uncertain=counts.get("uncertain", 0),
+            stored_bytes=counts["bytes"], unreported=unreported,
+        )  # fmt: skip
+
+    async def doctor(self) -> list[FindingView]:
+        """What is well here, and what is not."""
+        return await examine(self._settings, self._holder, self._site, self._channel)
+
+    async def join(self, request: JoinRequest) -> None:
+        """Join an organisation; the channel starts by itself."""
+        async with self._joining:
+            await join(request, self._settings, self._keyring, self._identity, self._site, self._clock)
+
+    def channel(self) -> Channel:
+        """The channel to the cloud. Raises NotJoined, CloudAway."""
+        cloud = self._site.membership.cloud
+        if self._channel is None:
+            raise CloudAway(cloud=cloud, reason="this host is only just starting")
+        return self._channel
+
+    async def _serve_cloud(self, releaser: Releaser) -> None:
+        while not self._site.member:
+            ticket = self._site.changed.ticket
+            await self._site.changed.wait(ticket)
+        member = self._site.membership
+        client = CloudClient(member.cloud, member.cloud_authority, member.node, self._identity.key, self._clock)
+        async with client, asyncio.TaskGroup() as group:
+            self._channel = Channel(client, self._site, self._holder, releaser, self._clock)
+            group.create_task(self._channel.run(), name="channel")
+            group.create_task(
+                DirectQueues(self._holder, self._site, self._channel, self._clock).run(), name="direct queues"
+            )
+
+    async def _keep_house(self) -> None:
+        while True:
+            await self._clock.sleep(HOUSEKEEPING)
+            await self._holder.expire()
+
+    async def _finish_deliveries(self) -> None:
+        """A delivery that is cut off leaves its job uncertain; a moment's patience spares its owner the question."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE):
+                while self._holder.busy:
+                    ticket = self._holder.changes.ticket
+                    await self._holder.changes.wait(ticket, 0.1)
+
+
+@contextlib.contextmanager
+def _spool(runtime_dir: Path):  # type: ignore[no-untyped-def]
+    with tempfile.TemporaryDirectory(prefix="spool-", dir=runtime_dir) as spool:
+        yield Path(spool)
+
+
+def _listen(path: Path) -> socket.socket:
+    """A listening Unix socket at *path* that any account may connect to; who it is, the kernel tells."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | getattr(socket, "SOCK_CLOEXEC", 0))
+    # Under a private name first, so that there is no moment with the wrong mode.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+    listener.bind(str(temporary))
+    temporary.chmod(0o666)
+    listener.listen(256)
+    temporary.rename(path)
+    return listener

@@ -1,0 +1,188 @@
+"""The node's side of the channel to its cloud: one poll that only listens, and separate requests to say something.
+
+Every (re)connect begins with the configuration and a full list of what is held, so that a message lost anywhere costs
+one poll. Orders are carried out beside the poll; everything else that the inbox brings is quick.
+"""
+
+import asyncio
+import logging
+
+from pullprint import __version__
+from pullprint.base.backoff import Backoff
+from pullprint.base.clock import Clock
+from pullprint.base.errors import PullprintError
+from pullprint.model.states import Event, WrongState
+from pullprint.node.client import CloudAway, CloudClient, CloudRefused
+from pullprint.node.holder import Holder
+from pullprint.node.release import Releaser
+from pullprint.node.site import Site
+from pullprint.vault.index import Index
+from pullprint.vault.record import Step
+from pullprint.wire import node as wire
+
+log = logging.getLogger(__name__)
+
+WATCHDOG = 120.0
+"""Seconds after which a silent poll is given up: twice what the cloud parks."""
+CONFIG_FRESH = 6 * 3_600
+"""Seconds after which the configuration is fetched again although nothing said that it changed (its key is a day
+key)."""
+REPORTS = 200
+"""Events in one request."""
+
+
+class Channel:
+    """Keeps this node and its cloud in step; `run` ends only when it is cancelled."""
+
+    def __init__(self, client: CloudClient, site: Site, holder: Holder, releaser: Releaser, clock: Clock) -> None:
+        self._client = client
+        self._site = site
+        self._holder = holder
+        self._releaser = releaser
+        self._clock = clock
+        self._since = 0
+        self._saying = asyncio.Lock()
+        self._orders: asyncio.TaskGroup | None = None
+        self.connected_since = 0.0
+        """Seconds since the epoch; 0 while the cloud is away."""
+        self.trouble = ""
+        """Why it is away, for people."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the cloud answered the last time."""
+        return self.connected_since > 0
+
+    async def run(self) -> None:
+        """Connect, listen and report until cancelled; then let orders under way end."""
+        backoff = Backoff()
+        async with asyncio.TaskGroup() as self._orders:
+            while True:
+                try:
+                    await self._connect()
+                    backoff.reset()
+                    self.connected_since, self.trouble = self._clock.now(), ""
+                    log.info("connected to %s", self._client.host)
+                    async with asyncio.TaskGroup() as connection:
+                        connection.create_task(self._listen(), name="inbox")
+                        connection.create_task(self._report(), name="reports")
+                        connection.create_task(self._refresh(), name="configuration")
+                except* PullprintError as errors:
+                    error = errors.exceptions[0]
+                    while isinstance(error, BaseExceptionGroup):
+                        error = error.exceptions[0]
+                    if self.connected or not self.trouble:
+                        log.warning("cloud: %s", error)
+                    self.connected_since, self.trouble = 0.0, str(error)
+                await self._clock.sleep(backoff.next())
+
+    async def ask(self, ask: wire.Ask) -> wire.OrderItem:
+        """An order for a release wanted at this node. Raises CloudAway, CloudRefused."""
+        # What the cloud does not know yet it cannot order; usually there is nothing left to say.
+        await self._say_all()
+        return await self._client.post("/node/v1/releases", ask, wire.OrderItem)
+
+    def take_order(self, item: wire.OrderItem) -> None:
+        """Carry out *item* beside everything else."""
+        if self._orders is None:
+            raise CloudAway(cloud=self._client.host, reason="this host is only just starting")
+        self._orders.create_task(self.carry_out(item), name="order")
+
+    async def _connect(self) -> None:
+        await self._configure()
+        key = await asyncio.to_thread(self._holder.keyring.current, self._clock.now())
+        held = await self._holder.read(Index.jobs)
+        holdings = wire.Holdings(
+            epoch=self._holder.epoch,
+            version=__version__,
+            key=key,
+            jobs=tuple(wire.Holding(job=record.id, state=record.state) for record in held),
+        )
+        differences = await self._client.post("/node/v1/reconcile", holdings, wire.Differences)
+        self._site.cloud_says(differences.now)
+        for job in differences.report:
+            await self._holder.read(Index.report_again, job)
+        for job in differences.cancelled:
+            await self._cancel(job, "its owner")
+
+    async def _configure(self) -> None:
+        signed = await self._client.get("/node/v1/config", wire.SignedConfig)
+        if signed is None:
+            raise CloudAway(cloud=self._client.host, reason="it has no configuration for this node")
+        self._site.cloud_says(signed.now)
+        await asyncio.to_thread(self._site.accept, signed.config)
+
+    async def _refresh(self) -> None:
+        while True:
+            await self._clock.sleep(CONFIG_FRESH)
+            await self._connect()
+
+    async def _listen(self) -> None:
+        while True:
+            answer = await self._client.get("/node/v1/inbox", wire.InboxAnswer, f"since={self._since}", WATCHDOG)
+            if answer is None:
+                continue
+            self._site.cloud_says(answer.now)
+            for item in answer.items:
+                await self._take(item)
+                self._since = item.seq
+
+    async def _take(self, item: wire.Item) -> None:
+        match item:
+            case wire.OrderItem():
+                self.take_order(item)
+            case wire.CancelItem():
+                await self._cancel(item.job, item.by)
+            case wire.OwnerItem():
+                step = Step("claimed", f"Claimed by {item.owner}.", {"owner": item.owner})
+                await self._change(Index.learn, item.job, step, owner=item.owner)
+            case wire.SettleItem():
+                await self._end(item.job, Event.CAME_OUT, Step("came-out", f"{item.by} says that it came out."))
+            case wire.ConfigItem():
+                await self._configure()
+
+    async def carry_out(self, item: wire.OrderItem) -> None:
+        """Release under *item*; a task of its own, so nothing may pass but cancellation."""
+        try:
+            await self._releaser.execute(item)
+        except PullprintError as error:
+            log.warning("an order was refused: %s", error)
+        except Exception:
+            log.exception("releasing failed")
+
+    async def _cancel(self, job: str, by: str) -> None:
+        await self._end(job, Event.CANCEL, Step("cancelled", f"Deleted by {by}.", {"by": by}))
+
+    async def _end(self, job: str, event: Event, step: Step) -> None:
+        """What the cloud says may be late or repeated: a job that is gone or has moved on stays as it is."""
+        try:
+            await self._holder.end(job, event, step)
+        except WrongState as error:
+            await self._change(Index.note, job, Step("refused", error.sentence))
+        except PullprintError as error:
+            log.info("%s: %s", job, error.code)
+
+    async def _change(self, *args: object, **kwargs: object) -> None:
+        try:
+            await self._holder.change(*args, **kwargs)  # type: ignore[arg-type]
+        except PullprintError as error:
+            log.info("the cloud named a job that is not here: %s", error.code)
+
+    async def _report(self) -> None:
+        while True:
+            ticket = self._holder.reports.ticket
+            await self._say_all()
+            await self._holder.reports.wait(ticket)
+
+    async def _say_all(self) -> None:
+        async with self._saying:
+            while reports := await self._holder.read(Index.outbox, REPORTS):
+                body = wire.Events.model_validate_json(
+                    f'{{"epoch":"{self._holder.epoch}","events":['
+                    + ",".join(f'{{"n":{n},"report":{report}}}' for n, report in reports)
+                    + "]}"
+                )
+                acknowledged = await self._client.post("/node/v1/events", body, wire.Acknowledged)
+                await self._holder.read(Index.acknowledge, acknowledged.n)
+                if acknowledged.n < reports[0][0]:
+                    raise CloudRefused(500, "events", "The cloud did not take this host's reports.")

@@ -1,0 +1,146 @@
+"""Requests to the cloud: signed, limited, and with errors that a person can read."""
+
+import asyncio
+import ssl
+from typing import TypeVar
+
+import aiohttp
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import ValidationError
+from yarl import URL
+
+from pullprint.base.clock import Clock
+from pullprint.base.errors import BadRequest, PullprintError
+from pullprint.wire.node import BODY_LIMIT, Failure
+from pullprint.wire.signature import sign
+from pullprint.wire.types import Message
+
+Answer = TypeVar("Answer", bound=Message)
+
+TIMEOUT = 20.0
+"""Seconds for a request that does not park."""
+
+
+class CloudAway(PullprintError):
+    """The cloud at {cloud} does not answer ({reason}). Held jobs are safe on this host; it is being tried again."""
+
+    code = "cloud-away"
+    http_status = 503
+
+
+class CloudRefused(PullprintError):
+    """{sentence}"""
+
+    code = "cloud-refused"
+    http_status = 409
+
+    def __init__(self, status: int, code: str, sentence: str) -> None:
+        super().__init__(sentence=sentence)
+        self.status = status
+        self.code = code
+        self.http_status = status if 400 <= status < 500 else 502
+
+
+class CloudClient:
+    """One node's connection to its cloud; an async context manager."""
+
+    def __init__(self, url: str, authority: str, node: str, key: Ed25519PrivateKey, clock: Clock) -> None:
+        """*url* is https and has no path. Raises BadRequest."""
+        self._url = check_cloud(url)
+        self._node = node
+        self._key = key
+        self._clock = clock
+        try:
+            self._tls = ssl.create_default_context(cadata=authority or None)
+        except ssl.SSLError as error:
+            raise BadRequest(reason="the CA file holds no certificate") from error
+        self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> "CloudClient":
+        connector = aiohttp.TCPConnector(ssl=self._tls, limit=16, keepalive_timeout=75)
+        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=True)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session:
+            await self._session.close()
+
+    @property
+    def host(self) -> str:
+        """The cloud's name, for sentences."""
+        return self._url.host or ""
+
+    async def get(self, path: str, answer: type[Answer], query: str = "", timeout: float = TIMEOUT) -> Answer | None:
+        """The *answer* at *path*, or None for 204. Raises CloudAway, CloudRefused."""
+        return await self._request("GET", path, query, b"", answer, timeout)
+
+    async def post(self, path: str, message: Message, answer: type[Answer], timeout: float = TIMEOUT) -> Answer:
+        """The *answer* to *message*. Raises CloudAway, CloudRefused."""
+        result = await self._request("POST", path, "", message.model_dump_json().encode(), answer, timeout)
+        if result is None:
+            raise CloudAway(cloud=self.host, reason="its answer is empty")
+        return result
+
+    async def _request(
+        self, method: str, path: str, query: str, body: bytes, answer: type[Answer], timeout: float
+    ) -> Answer | None:
+        assert self._session is not None
+        headers = sign(self._key, self._node, method, path, query, body, self._clock.now())
+        if body:
+            headers["Content-Type"] = "application/json"
+        url = self._url.with_path(path).with_query(query or None)
+        try:
+            async with (
+                asyncio.timeout(timeout),
+                self._session.request(
+                    method, url, data=body or None, headers=headers, allow_redirects=False
+                ) as response,
+            ):
+                raw = await _limited(response)
+                status = response.status
+        except TimeoutError as error:
+            raise CloudAway(cloud=self.host, reason="it is silent") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise CloudAway(cloud=self.host, reason=_reason(error)) from error
+        if status == 204:
+            return None
+        try:
+            if status >= 300:
+                failure = Failure.model_validate_json(raw)
+                raise CloudRefused(status, failure.code, failure.sentence)
+            return answer.model_validate_json(raw)
+        except ValidationError as error:
+            raise CloudAway(cloud=self.host, reason=f"its answer ({status}) is not one of ours") from error
+
+
+def check_cloud(url: str) -> URL:
+    """*url* as the address of a cloud: https, a host, perhaps a port, nothing else. Raises BadRequest."""
+    try:
+        parsed = URL(url if "://" in url else f"https://{url}")
+    except ValueError as error:
+        raise BadRequest(reason="the cloud's address is not a URL") from error
+    if parsed.scheme != "https" or not parsed.host or parsed.user or parsed.password or parsed.path not in ("", "/"):
+        raise BadRequest(reason="the cloud's address looks like https://print.example.com")
+    return parsed.origin()
+
+
+async def _limited(response: aiohttp.ClientResponse) -> bytes:
+    data = bytearray()
+    async for piece in response.content.iter_chunked(1 << 16):
+        data += piece
+        if len(data) > BODY_LIMIT:
+            raise aiohttp.ClientPayloadError("too large")
+    return bytes(data)
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return "its certificate is not trusted here; join with --ca if it has a private one"
+        case aiohttp.ClientConnectorError():
+            return "no connection"
+        case aiohttp.ServerDisconnectedError():
+            return "it hung up"
+        case _:
+            return "the connection broke"

@@ -1,0 +1,199 @@
+"""The holder: every held job of this node, on disk and in its index, and every change of one.
+
+All other files of this room change a job through here, so that one place rings the bells and keeps sealed files and
+index together.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from pullprint.base.bell import Bell
+from pullprint.base.clock import Clock
+from pullprint.base.files import private_directory
+from pullprint.base.worker import Worker
+from pullprint.model.facts import Facts
+from pullprint.model.job import JOB_ID
+from pullprint.model.states import ENDED, Event, State
+from pullprint.model.votes import Vote, prove_nothing_sent
+from pullprint.vault.header import Header, SealDamaged
+from pullprint.vault.index import Index
+from pullprint.vault.keyring import Keyring
+from pullprint.vault.opening import read_header
+from pullprint.vault.record import Record, Step
+from pullprint.wire.node import CLOUD
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
+
+KEEP_ENDED = 7 * 86_400
+"""Seconds that a node remembers a job that ended; also how long its job-uuid is recognised."""
+RESTARTED = "This host restarted before anything was sent to the printer. The document is still held; release it again."
+LOST_TRACK = (
+    "This host stopped while the printer was being sent the document. It may have been printed, so it is not sent "
+    "again by itself. Look at the printer, then choose “print again” or “it came out”."
+)
+
+
+class Holder:
+    """The jobs that this node holds."""
+
+    def __init__(self, state_dir: Path, keyring: Keyring, clock: Clock) -> None:
+        self.directory = private_directory(state_dir / "jobs")
+        self.keyring = keyring
+        self._clock = clock
+        self._epoch = ""
+        self._worker = Worker("index")
+        self._index = Index(state_dir / "index.sqlite", clock)
+        self.reports = Bell()
+        """Rings when there is something to report to the cloud."""
+        self.changes = Bell()
+        """Rings when any job changed."""
+        self.busy: set[str] = set()
+        """Jobs that a release is at work on in this process."""
+
+    @property
+    def epoch(self) -> str:
+        """Names the index."""
+        return self._epoch
+
+    async def start(self) -> None:
+        """Bring files and index together, and settle what a crash interrupted."""
+        self._epoch = await self.read(Index.epoch)
+        node = self.keyring.identity().node
+        await asyncio.to_thread(self._sweep)
+        known = await self.read(lambda index: {record.id for record in index.jobs(ended_since=0)})
+        rebuilt = not known
+        for path in sorted(self.directory.iterdir()):
+            if JOB_ID.fullmatch(path.name) and path.name not in known:
+                await self._adopt(path, node, rebuilt=rebuilt)
+        for record in await self.read(Index.in_states, State.PREPARED, State.COMMITTED, State.SENDING):
+            await self._settle(record)
+        for record in await self.read(lambda index: index.jobs(ended_since=0)):
+            if record.state in ENDED:
+                await self._shred(record.id)
+            elif record.facts is None:
+                await self.change(Index.learn, record.id, FACTS_LOST, facts=Facts.unknown("restarted"))
+
+    def close(self) -> None:
+        """Finish what is being written."""
+        self._worker.close()
+        self._index.close()
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self._clock.now()
+
+    def path(self, job: str) -> Path:
+        """Where the sealed file of *job* lies."""
+        return self.directory / job
+
+    async def read(self, call: Callable[..., Result], *args: object, **kwargs: object) -> Result:
+        """*call* with the index, in its thread."""
+        return await self._worker.run(call, self._index, *args, **kwargs)
+
+    async def change(self, call: Callable[..., Record], *args: object, **kwargs: object) -> Record:
+        """As `read`, and wake those who wait for changes."""
+        record = await self._worker.run(call, self._index, *args, **kwargs)
+        self.reports.ring()
+        self.changes.ring()
+        return record
+
+    async def end(self, job: str, event: Event, step: Step, **more: object) -> Record:
+        """Move *job* to an end and destroy its sealed file."""
+        record = await self.change(Index.move, job, event, step, **more)
+        if record.state in ENDED:
+            await self._shred(job)
+        return record
+
+    async def expire(self) -> None:
+        """End jobs whose time is over, forget those that ended long ago, destroy keys that no job needs."""
+        for record in await self.read(Index.expired):
+            if record.id not in self.busy:
+                await self.end(record.id, Event.EXPIRE, Step("expired", "It was not released in time and was deleted."))
+        await self.read(Index.forget_ended, self._clock.now() - KEEP_ENDED)
+        used = await self.read(Index.keys_in_use)
+        for key in await asyncio.to_thread(self.keyring.destroy_unused, used, self._clock.now()):
+            log.info("destroyed day key %s", key)
+
+    async def _shred(self, job: str) -> None:
+        await asyncio.to_thread(self.path(job).unlink, missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Remove what an interrupted sealing left; it was never acknowledged."""
+        for path in self.directory.glob(".*.new"):
+            path.unlink()
+
+    async def _settle(self, record: Record) -> None:
+        ballot = record.vote.attempts[-1].ballot if record.vote.attempts else 0
+        order = record.vote.attempts[-1].order if record.vote.attempts else ""
+        match record.state:
+            case State.PREPARED:
+                await self.change(
+                    Index.move,
+                    record.id,
+                    Event.ABANDON,
+                    Step("restarted", RESTARTED),
+                    ballot=record.vote.promised,
+                )
+            case State.COMMITTED:
+                vote = prove_nothing_sent(record.vote, ballot)
+                step = Step("restarted", RESTARTED)
+                await self.change(
+                    Index.move, record.id, Event.NOTHING_SENT, step, order=order, ballot=ballot, vote=vote
+                )
+            case _:
+                step = Step("lost-track", LOST_TRACK)
+                await self.change(Index.move, record.id, Event.LOST_TRACK, step, order=order, ballot=ballot)
+
+    async def _adopt(self, path: Path, node: str, *, rebuilt: bool) -> None:
+        """Hold a sealed file that the index does not know: the index was lost, or we crashed before its row was
+        written."""
+        try:
+            header = await asyncio.to_thread(read_header, path)
+            if header.job != path.name:
+                raise SealDamaged(reason="its name is another job's")
+            record = record_of(header, node, expires=header.context.created + 86_400, vote=Vote(lost=rebuilt))
+        except SealDamaged as error:
+            log.error("%s: %s", path.name, error.sentence)
+            await asyncio.to_thread(path.rename, path.with_suffix(".damaged"))
+            return
+        step = Step(
+            "found-again",
+            "The index was rebuilt from the sealed file." if rebuilt else "Found after a restart.",
+        )
+        kept = await self.change(Index.add, record, [step])
+        if kept.id != path.name:
+            await asyncio.to_thread(os.unlink, path)
+
+
+FACTS_LOST = Step("facts", "Its pages could not be counted: this host restarted while it was coming in.")
+
+
+def record_of(
+    header: Header,
+    node: str,
+    *,
+    expires: int,
+    vote: Vote,
+    cups_job_id: int = 0,
+    host: str = "",
+    claim_code: str = "",
+) -> Record:
+    """What the index keeps of a sealed job. Raises SealDamaged when *node* or the cloud is no party to it."""
+    context = header.context
+    _, own = header.slot(node)
+    _, cloud = header.slot(CLOUD)
+    return Record(
+        id=header.job, job_uuid=context.job_uuid, cups_job_id=cups_job_id, queue=context.queue, owner=context.owner,
+        submitter=context.submitter, host=host, title=context.title, content_type=context.content_type,
+        size=header.size, ticket=context.ticket, facts=None, state=State.HELD, sentence="Held.",
+        created=context.created, expires=expires, direct_printer=context.direct_printer, claim_code=claim_code,
+        generation=header.generation, own_key=own.key, cloud_key=cloud.key, cloud_slot=cloud.sealed, vote=vote,
+        printer="", changed=float(context.created),
+    )  # fmt: skip

@@ -1,0 +1,329 @@
+"""Intake: the socket where CUPS's backend hands over a document, and waits until it is sealed and durable.
+
+The answer `stored` is a promise. It is given after the sealed file, its folder and the index row have reached the
+disk, and only while the backend is still there to hear it: a document whose backend has gone may be cut short.
+"""
+
+import asyncio
+import logging
+import os
+import pwd
+import shutil
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from urllib.parse import unquote
+
+from pullprint.base.clock import Clock
+from pullprint.base.errors import PullprintError, TooLarge
+from pullprint.base.peer import peer_uid
+from pullprint.base.text import printable
+from pullprint.model.facts import Facts
+from pullprint.model.job import Context, Submission, new_job_id
+from pullprint.model.owner import new_code, owner_of
+from pullprint.model.ticket import TicketRefused
+from pullprint.model.votes import Vote
+from pullprint.node.document import BackendGone, IncomingDocument
+from pullprint.node.facts import FactCounter
+from pullprint.node.holder import Holder, record_of
+from pullprint.node.settings import Settings
+from pullprint.node.site import NotJoined, Site
+from pullprint.vault.index import Index
+from pullprint.vault.keyring import Identity
+from pullprint.vault.record import Record, Step
+from pullprint.vault.sealing import Party, seal
+from pullprint.wire.intake import ANSWER_LIMIT, LINE_LIMIT, LineRefused, read_line
+from pullprint.wire.node import CLOUD
+
+log = logging.getLogger(__name__)
+
+LINE_SECONDS = 10.0
+"""For the backend to send its line."""
+CONNECTIONS = 256
+SEALING_THREADS = 64
+"""A slow filter keeps one busy for as long as it runs."""
+MIB = 1 << 20
+LOCAL_HOSTS = frozenset({"", "localhost", "127.0.0.1", "::1", "[::1]"})
+"""job-originating-host-name of what was printed on this host; elsewhere a user's name is only a claim."""
+
+
+class EmptyDocument(PullprintError):
+    """The document is empty, so there is nothing to print. Print it again from the program that made it."""
+
+    code = "empty-document"
+
+
+class WrongQueue(PullprintError):
+    """The queue's address {uri} is not one of Pullprint's: it should be pullprint:/ or pullprint:/printer/NAME.
+    Tell who set up the queue; the job stays in CUPS."""
+
+    code = "wrong-queue"
+
+
+class DiskFull(PullprintError):
+    """This host has no room for another job. The job stays in CUPS and is tried again; released or expired jobs
+    make room."""
+
+    code = "disk-full"
+
+
+_REFUSED = (TicketRefused, EmptyDocument, TooLarge)
+"""What no later try would change; everything else waits in CUPS."""
+
+
+class Intake:
+    """Serves the intake socket."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        holder: Holder,
+        site: Site,
+        identity: Identity,
+        counter: FactCounter,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._holder = holder
+        self._site = site
+        self._identity = identity
+        self._counter = counter
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(SEALING_THREADS, thread_name_prefix="seal")
+        self._slots = asyncio.Semaphore(CONNECTIONS)
+        self._arriving: dict[str, asyncio.Future[None]] = {}
+        self._allowed = {0, os.geteuid(), *_uids(settings.intake_accounts)}
+
+    async def run(self, listener: socket.socket) -> None:
+        """Accept connections on *listener* until cancelled."""
+        listener.setblocking(False)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    await self._slots.acquire()
+                    connection, _ = await loop.sock_accept(listener)
+                    connection.setblocking(False)
+                    task = group.create_task(self._serve(connection, group), name="intake")
+                    task.add_done_callback(lambda _: self._slots.release())
+        finally:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _serve(self, connection: socket.socket, group: asyncio.TaskGroup) -> None:
+        fds: list[int] = []
+        with connection:
+            try:
+                answer = await self._answer(connection, fds, group)
+            except BackendGone:
+                return
+            except _REFUSED as error:
+                answer = f"refused {error.sentence}"
+            except PullprintError as error:
+                log.info("a job waits in CUPS: %s", error.code)
+                answer = f"later {error.sentence}"
+            except OSError as error:
+                log.error("a job waits in CUPS: %s", error.strerror)
+                answer = f"later {DiskFull().sentence}"
+            except Exception:
+                log.exception("intake failed")
+                answer = "later Pullprint has a fault; the job stays in CUPS. Tell who looks after this host."
+            finally:
+                for fd in fds:
+                    os.close(fd)
+            with suppress(OSError, TimeoutError):
+                async with asyncio.timeout(LINE_SECONDS):
+                    line = printable(answer, ANSWER_LIMIT // 4).encode() + b"\n"
+                    await asyncio.get_running_loop().sock_sendall(connection, line)
+
+    async def _answer(self, connection: socket.socket, fds: list[int], group: asyncio.TaskGroup) -> str:
+        if peer_uid(connection) not in self._allowed:
+            raise LineRefused(reason="its account may not hand over jobs")
+        line = await _receive(connection, fds)
+        submission = read_line(line)
+        if len(fds) != 1:
+            raise LineRefused(reason="it did not pass exactly one document")
+        if not self._site.joined:
+            raise NotJoined
+        document = IncomingDocument(fds.pop())
+        handed_on = False
+        loop = asyncio.get_running_loop()
+
+        def hung_up() -> None:
+            document.gone = True
+            loop.remove_reader(connection)
+
+        loop.add_reader(connection, hung_up)
+        try:
+            record, fresh = await self._store(submission, document)
+            if fresh and document.countable >= 0:
+                group.create_task(self._count(record, document), name="facts")
+                handed_on = True
+        finally:
+            loop.remove_reader(connection)
+            if not handed_on:
+                document.close()
+        return f"stored {record.id} {_told(record, self._site.config.public_url)}"
+
+    async def _store(self, submission: Submission, document: IncomingDocument) -> tuple[Record, bool]:
+        """The record of *submission*, and whether it is new; a second run for the same job waits for the first."""
+        while arriving := self._arriving.get(submission.job_uuid):
+            await asyncio.wait([arriving])
+        known = await self._holder.read(Index.by_uuid, submission.job_uuid)
+        if known:
+            return known, False
+        done = asyncio.get_running_loop().create_future()
+        self._arriving[submission.job_uuid] = done
+        try:
+            return await self._seal(submission, document), True
+        finally:
+            del self._arriving[submission.job_uuid]
+            done.set_result(None)
+
+    async def _seal(self, submission: Submission, document: IncomingDocument) -> Record:
+        now = self._clock.now()
+        config = self._site.config
+        direct = _direct_printer(submission.device_uri)
+        local = submission.host in LOCAL_HOSTS
+        owner = owner_of(submission.submitter, config.owner_rule if local else "", config.users)
+        job = new_job_id()
+        context = Context(
+            organisation=config.organisation, site=config.site, origin_node=self._identity.node,
+            queue=submission.queue, owner=owner, submitter=submission.submitter, job_uuid=submission.job_uuid,
+            title=submission.title, content_type=submission.content_type, ticket=submission.ticket,
+            direct_printer=direct, created=int(now),
+        )  # fmt: skip
+        await self._check_room()
+        own = await asyncio.to_thread(self._holder.keyring.current, now)
+        parties = [
+            Party(self._identity.node, own.key, own.public),
+            Party(CLOUD, config.cloud_key.key, config.cloud_key.public),
+        ]
+        path = self._holder.path(job)
+        sealing = partial(
+            seal, document.read, path, job=job, context=context, parties=parties, identity=self._identity.key,
+            limit=self._settings.document_limit_mib * MIB,
+        )  # fmt: skip
+        header = await asyncio.get_running_loop().run_in_executor(self._threads, sealing)
+        try:
+            if header.size == 0:
+                raise EmptyDocument
+            if document.gone:
+                raise BackendGone
+            code = "" if owner or direct else new_code()
+            host = "" if local else submission.host
+            record = record_of(
+                header, self._identity.node, expires=int(now) + config.hold, vote=Vote(), host=host,
+                cups_job_id=submission.cups_job_id, claim_code=code,
+            )  # fmt: skip
+            return await self._holder.change(Index.add, record, _first_steps(record))
+        except Exception:
+            # Not for a cancellation: the row may be committed by then, and at the next start the file is adopted.
+            path.unlink(missing_ok=True)
+            raise
+
+    async def _check_room(self) -> None:
+        free = shutil.disk_usage(self._holder.directory).free
+        stored = 0
+        if self._settings.store_limit_mib:
+            stored = (await self._holder.read(Index.counts))["bytes"]
+        if free < self._settings.disk_reserve_mib * MIB or stored > self._settings.store_limit_mib * MIB > 0:
+            raise DiskFull
+
+    async def _count(self, record: Record, document: IncomingDocument) -> None:
+        """Count the facts from the descriptor that the backend handed over, after its answer."""
+        try:
+            facts = await self._counter.count(document.countable, record.content_type)
+            await self._holder.change(Index.learn, record.id, Step("facts", _counted(facts)), facts=facts)
+        except PullprintError as error:
+            log.info("facts of %s: %s", record.id, error.code)
+        except Exception:
+            log.exception("counting failed")
+        finally:
+            document.close()
+
+
+async def _receive(connection: socket.socket, fds: list[int]) -> bytes:
+    """The backend's line; descriptors that came with it are added to *fds*."""
+    loop = asyncio.get_running_loop()
+    line = bytearray()
+    try:
+        async with asyncio.timeout(LINE_SECONDS):
+            while not line.endswith(b"\n"):
+                try:
+                    data, received, _, _ = socket.recv_fds(connection, 1 << 16, 4, socket.MSG_CMSG_CLOEXEC)
+                except BlockingIOError:
+                    await _readable(loop, connection)
+                    continue
+                fds.extend(received)
+                line += data
+                if len(line) > LINE_LIMIT:
+                    raise LineRefused(reason="the line is too long")
+                if not data:
+                    raise BackendGone
+    except TimeoutError as error:
+        raise LineRefused(reason="the line did not come in time") from error
+    except ConnectionError as error:
+        raise BackendGone from error
+    return bytes(line)
+
+
+async def _readable(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
+    """Wait until there is something to receive; asyncio's own calls cannot receive descriptors."""
+    event = asyncio.Event()
+    loop.add_reader(connection, event.set)
+    try:
+        await event.wait()
+    finally:
+        loop.remove_reader(connection)
+
+
+def _direct_printer(device_uri: str) -> str:
+    """The printer's name in ``pullprint:/printer/NAME``, or empty for a hold queue. Raises WrongQueue."""
+    path = device_uri.removeprefix("pullprint:").replace("//", "/").rstrip("/")
+    if device_uri.startswith("pullprint:") and path == "":
+        return ""
+    name = printable(unquote(path.removeprefix("/printer/")), 255)
+    if not device_uri.startswith("pullprint:") or not path.startswith("/printer/") or "/" in name:
+        raise WrongQueue(uri=device_uri)
+    return name
+
+
+def _first_steps(record: Record) -> list[Step]:
+    stored = Step(
+        "stored",
+        f"Received from {record.submitter} and sealed: {record.size:,} bytes.",
+        {"queue": record.queue},
+    )
+    if record.direct_printer:
+        return [stored, Step("direct", f"Goes to {record.direct_printer} at once.")]
+    if not record.owner:
+        return [stored, Step("unclaimed", "Nobody owns it yet: its submitter can claim it with a code.")]
+    return [stored, Step("held", f"Held for {record.owner} until released at a printer.")]
+
+
+def _told(record: Record, url: str) -> str:
+    """What the submitter reads in the queue. Every account of the host can read it too, and cupsd logs it."""
+    name = record.id[:8]
+    if record.direct_printer:
+        return f"Sealed as {name}; goes to {record.direct_printer} at once."
+    if record.owner:
+        return f"Held as {name}: release it at {url} or with “pullprint release”."
+    if record.host:
+        return f"Held as {name} without an owner: claim it at {url} with the code {record.claim_code}."
+    return f"Held as {name} without an owner: “pullprint jobs” shows the code to claim it with at {url}."
+
+
+def _counted(facts: Facts) -> str:
+    if facts.pages is None:
+        return f"Its pages could not be counted ({facts.problem or 'unknown'}). It is held all the same."
+    pages = "1 page" if facts.pages == 1 else f"{facts.pages} pages"
+    return pages + ("." if facts.color_pages is None else f", {facts.color_pages} of them with colour.")
+
+
+def _uids(accounts: tuple[str, ...]) -> set[int]:
+    uids = set()
+    for account in accounts:
+        with suppress(KeyError):
+            uids.add(pwd.getpwnam(account).pw_uid)
+    return uids

@@ -1,0 +1,310 @@
+"""Releasing a job: from an order to paper, at most once.
+
+Everything that can fail is tried before the vote. With the vote comes the key; with the key every chunk is checked;
+and only when the backend has reached the printer is SENDING written down and the first byte let go. Up to there any
+failure is proof that nothing was sent, and the job is simply held again; from there on only the printer's word or the
+owner's decides.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pullprint.base.clock import Clock
+from pullprint.base.errors import PullprintError
+from pullprint.model.states import Event, State, WrongState
+from pullprint.model.uri import PrinterUri, check_uri
+from pullprint.model.votes import Refusal, Verdict, Vote, commit, judge, promise, prove_nothing_sent
+from pullprint.node.holder import Holder
+from pullprint.node.site import Site
+from pullprint.printers.delivery import DeliveryRequest, deliver
+from pullprint.printers.outcome import Outcome, Phase, Progress, Result
+from pullprint.printers.probe import Capabilities, probe
+from pullprint.printers.uri import resolve
+from pullprint.vault import parts
+from pullprint.vault.header import Header
+from pullprint.vault.index import Index
+from pullprint.vault.keyring import Identity
+from pullprint.vault.opening import OpenJob
+from pullprint.vault.record import Record, Step
+from pullprint.wire.node import CLOUD, OrderItem, Printer
+from pullprint.wire.order import Order, verify_order
+
+log = logging.getLogger(__name__)
+
+PROBE_FRESH = 30.0
+"""Seconds for which a printer's capabilities are taken as still true."""
+READ_AHEAD = 16
+"""Chunks of 64 KiB that are decrypted at a time, in a thread."""
+_INLINE = 1 << 18
+"""Bytes; a smaller document is decrypted without a thread, which would take longer than the work."""
+
+
+class FormatRefused(PullprintError):
+    """The printer {printer} does not take documents of the kind {kind}. Nothing was printed; the job is still
+    held, release it at another printer."""
+
+    code = "format-refused"
+    http_status = 409
+
+
+class PrinterAway(PullprintError):
+    """{printer} cannot print now. {trouble} Nothing was printed and the document is still held: release it again, or
+    at another printer."""
+
+    code = "printer-away"
+    http_status = 409
+
+
+class InDoubt(PullprintError):
+    """An earlier attempt may have printed this job. It is still held: look at the printer, then choose “print
+    again” or “it came out”."""
+
+    code = "in-doubt"
+    http_status = 409
+
+
+class OrderUsed(PullprintError):
+    """This order to print was used before or came too late. Nothing was printed by it; the job is still held."""
+
+    code = "order-used"
+    http_status = 409
+
+
+@dataclass
+class _PrinterState:
+    """What this node remembers of one printer."""
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    capabilities: Capabilities | None = None
+    probed: float = float("-inf")
+
+
+class Releaser:
+    """Carries out release orders on this node."""
+
+    def __init__(
+        self,
+        holder: Holder,
+        site: Site,
+        identity: Identity,
+        clock: Clock,
+        *,
+        backend_dir: Path,
+        spool: Path,
+        trust: Path,
+    ) -> None:
+        self._holder = holder
+        self._site = site
+        self._identity = identity
+        self._clock = clock
+        self._backend_dir = backend_dir
+        self._spool = spool
+        self._trust = trust
+        self._printers: dict[str, _PrinterState] = {}
+
+    async def execute(self, item: OrderItem) -> None:
+        """Carry out the order in *item*. Whatever goes wrong ends in the job's trace; raises StatementRefused only."""
+        order = verify_order(
+            item.order,
+            self._site.pin,
+            self._identity.node,
+            self._site.membership.organisation,
+            self._site.cloud_now(),
+        )
+        if order.job in self._holder.busy:
+            log.info("order %s: its job is being released already", order.jti)
+            return
+        self._holder.busy.add(order.job)
+        try:
+            await self._execute(order, item)
+        except PullprintError as error:
+            await self._refused(order, error)
+        finally:
+            self._holder.busy.discard(order.job)
+
+    async def _execute(self, order: Order, item: OrderItem) -> None:
+        record = await self._holder.read(Index.get, order.job)
+        if record.state not in (State.HELD, State.UNCERTAIN):
+            raise WrongState(state=record.state.value)
+        if order.ballot <= record.vote.promised:
+            raise OrderUsed
+        printer = self._site.printer(order.printer)
+        uri = await resolve(check_uri(printer.uri), self._site.networks)
+        state = self._printers.setdefault(printer.id, _PrinterState())
+        async with state.turn:
+            await self._preflight(record, printer, uri, state)
+            record = await self._vote(record, order, printer)
+            await self._print(record, order, printer, uri, item)
+
+    async def _preflight(self, record: Record, printer: Printer, uri: PrinterUri, state: _PrinterState) -> None:
+        """Ask an IPP printer what it takes, unless it said so a moment ago; others have no words for that."""
+        if uri.scheme not in ("ipp", "ipps"):
+            return
+        if state.capabilities is None or self._clock.monotonic() - state.probed > PROBE_FRESH:
+            state.capabilities = await probe(uri, self._clock, self._trust)
+            state.probed = self._clock.monotonic()
+        if not state.capabilities.answers:
+            state.probed = float("-inf")
+            raise PrinterAway(printer=printer.name, trouble=" ".join(state.capabilities.troubles))
+        if not state.capabilities.accepts(record.content_type):
+            raise FormatRefused(printer=printer.name, kind=record.content_type)
+
+    def _key_parts(self, header: Header, order: Order, item: OrderItem) -> dict[str, bytes]:
+        """Our own part of the job, and the one that the cloud handed over for this order."""
+        _, slot = header.slot(self._identity.node)
+        ours = parts.open_part(
+            slot.sealed, self._holder.keyring.private(slot.key), job=header.job, party=slot.party, key=slot.key,
+            generation=header.generation,
+        )  # fmt: skip
+        theirs = parts.open_for_release(
+            item.part,
+            self._holder.keyring.private(item.part_key),
+            job=header.job,
+            order=order.jti,
+            key=item.part_key,
+        )
+        return {slot.party: ours, CLOUD: theirs}
+
+    async def _vote(self, record: Record, order: Order, printer: Printer) -> Record:
+        """PREPARE and COMMIT. This node is the only voter of its jobs; the rule is that of any number."""
+        name, forced = self._identity.node, bool(order.forces)
+        promised = promise(record.vote, order.ballot, forced=forced)
+        if promised is Refusal.VOTE_LOST:
+            await self._holder.change(Index.move, record.id, Event.LOST_TRACK, Step("vote-lost", InDoubt().sentence))
+            raise InDoubt
+        if isinstance(promised, Refusal):
+            raise OrderUsed
+        if judge({name: promised}, [name], order.ballot, order.forces) is not Verdict.GO:
+            raise InDoubt
+        committed = commit(promised, order.ballot, order.jti)
+        assert isinstance(committed, Vote)
+        who = {"by": order.by, "printer": printer.name, "order": order.jti, "ballot": str(order.ballot)}
+        await self._holder.change(
+            Index.move, record.id, Event.PREPARE, Step("prepared", f"Released for {printer.name}.", who),
+            order=order.jti, ballot=order.ballot, vote=promised, printer=printer.id,
+        )  # fmt: skip
+        return await self._holder.change(
+            Index.move, record.id, Event.COMMIT, Step("committed", f"Connecting to {printer.name}."),
+            order=order.jti, ballot=order.ballot, vote=committed,
+        )  # fmt: skip
+
+    async def _print(self, record: Record, order: Order, printer: Printer, uri: PrinterUri, item: OrderItem) -> None:
+        sending = False
+
+        async def first_byte() -> None:
+            nonlocal sending
+            step = Step("sending", f"{printer.name} is being sent the document.")
+            await self._holder.change(Index.move, record.id, Event.SEND, step, order=order.jti, ballot=order.ballot)
+            sending = True
+
+        def open_job() -> OpenJob:
+            return OpenJob(self._holder.path(record.id), record.id, lambda header: self._key_parts(header, order, item))
+
+        try:
+            with await asyncio.to_thread(open_job) as opened:
+                request = DeliveryRequest(
+                    tag=order.jti,
+                    content_type=record.content_type,
+                    copies=order.ticket.copies,
+                    options=order.ticket.ipp_options(),
+                    size=record.size,
+                )
+                async with _Teller(self._holder, record.id, printer.name) as teller:
+                    outcome = await deliver(
+                        uri, lambda: document(opened), request, on_first_byte=first_byte, on_progress=teller.tell,
+                        backend_dir=self._backend_dir, spool=self._spool, trust=self._trust, clock=self._clock,
+                    )  # fmt: skip
+        except (PullprintError, OSError) as error:
+            if sending:
+                raise
+            sentence = error.sentence if isinstance(error, PullprintError) else DAMAGED
+            await self._nothing_sent(record, order, Step("nothing-sent", sentence))
+            return
+        await self._conclude(record, order, printer, outcome)
+
+    async def _conclude(self, record: Record, order: Order, printer: Printer, outcome: Outcome) -> None:
+        detail = {"reason": outcome.reason.value, "bytes": str(outcome.bytes_sent), **dict(outcome.testimony)}
+        match outcome.result:
+            case Result.DELIVERED:
+                step = Step("printed", f"Printed at {printer.name}.", detail)
+                await self._holder.end(
+                    record.id,
+                    Event.DELIVERED,
+                    step,
+                    order=order.jti,
+                    ballot=order.ballot,
+                    pages=outcome.pages_completed,
+                )
+            case Result.NOTHING_SENT:
+                await self._nothing_sent(record, order, Step("nothing-sent", outcome.sentence, detail))
+                self._printers[printer.id].probed = float("-inf")
+            case Result.UNCERTAIN:
+                step = Step("uncertain", outcome.sentence, detail)
+                await self._holder.change(
+                    Index.move, record.id, Event.LOST_TRACK, step, order=order.jti, ballot=order.ballot
+                )
+
+    async def _nothing_sent(self, record: Record, order: Order, step: Step) -> None:
+        current = await self._holder.read(Index.get, record.id)
+        vote = prove_nothing_sent(current.vote, order.ballot)
+        await self._holder.change(
+            Index.move, record.id, Event.NOTHING_SENT, step, order=order.jti, ballot=order.ballot, vote=vote
+        )
+
+    async def _refused(self, order: Order, error: PullprintError) -> None:
+        log.info("order %s refused: %s", order.jti, error.code)
+        step = Step("refused", error.sentence, {"order": order.jti, "code": error.code})
+        try:
+            await self._holder.change(Index.note, order.job, step, order=order.jti, ballot=order.ballot)
+        except PullprintError:
+            log.warning("order %s is for a job that is not held here", order.jti)
+
+
+DAMAGED = "The stored copy of this job cannot be read on this host. Nothing was printed; print the document again."
+
+
+class _Teller:
+    """Writes what a delivery shows of itself into the trace, each thing once; an async context manager."""
+
+    def __init__(self, holder: Holder, job: str, printer: str) -> None:
+        self._holder = holder
+        self._job = job
+        self._printer = printer
+        self._told: set[tuple[Phase, bool]] = set()
+        self._queue: asyncio.Queue[Progress] = asyncio.Queue()
+
+    def tell(self, progress: Progress) -> None:
+        """Take note; what is new is written soon."""
+        key = (progress.phase, progress.waiting)
+        if key not in self._told and (progress.waiting or progress.phase is Phase.PRINTING):
+            self._told.add(key)
+            self._queue.put_nowait(progress)
+
+    async def __aenter__(self) -> "_Teller":
+        self._task = asyncio.create_task(self._write(), name=f"teller {self._job}")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _write(self) -> None:
+        while True:
+            progress = await self._queue.get()
+            text = f"Waiting for {self._printer}." if progress.waiting else f"{self._printer} is printing."
+            await self._holder.change(Index.note, self._job, Step(progress.phase.value, text))
+
+
+async def document(opened: OpenJob) -> AsyncIterator[bytes]:
+    """The document's bytes, decrypted in a thread a megabyte at a time, so that the loop never waits for AES or a
+    disk."""
+    chunks = opened.chunks()
+
+    def some() -> bytes:
+        return b"".join(bytes(chunk) for chunk, _ in zip(chunks, range(READ_AHEAD), strict=False))
+
+    while piece := some() if opened.header.size <= _INLINE else await asyncio.to_thread(some):
+        yield piece

@@ -1,0 +1,129 @@
+"""What this node belongs to: its membership, pinned when it joined, and the site's signed configuration."""
+
+import ipaddress
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pullprint.base.bell import Bell
+from pullprint.base.clock import Clock
+from pullprint.base.errors import NotFound, PullprintError
+from pullprint.base.files import replace
+from pullprint.model.uri import Network
+from pullprint.wire.node import Printer, SiteConfig, verify_config
+
+
+class NotJoined(PullprintError):
+    """This host does not belong to an organisation yet. An admin joins it with `pullprint join`; jobs wait in CUPS."""
+
+    code = "not-joined"
+    http_status = 409
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What ``pullprint join`` left behind; never changes but by joining again."""
+
+    cloud: str
+    """URL, without a path."""
+    cloud_authority: str
+    """PEM of the private CA of the cloud's certificate; empty for the system's."""
+    node: str
+    organisation: str
+    site: str
+    order_pin: str
+    """Raw Ed25519 public key, hex."""
+    certificate: str
+    authority: str
+    """PEM, for the mesh."""
+
+
+class Site:
+    """Membership, configuration, and the cloud's clock."""
+
+    def __init__(self, state_dir: Path, clock: Clock) -> None:
+        self._membership_path = state_dir / "membership.json"
+        self._config_path = state_dir / "site.jws"
+        self._clock = clock
+        self._offset = 0.0
+        self._membership: Membership | None = None
+        self._config: SiteConfig | None = None
+        self.changed = Bell()
+
+    def load(self) -> None:
+        """Read what was kept. Blocking. Raises what `verify_config` and the files raise."""
+        if self._membership_path.exists():
+            self._membership = Membership(**json.loads(self._membership_path.read_bytes()))
+        if self._membership and self._config_path.exists():
+            self._config = verify_config(self._config_path.read_text("ascii"), self.pin, self.membership.node)
+
+    @property
+    def joined(self) -> bool:
+        """Whether there are membership and configuration."""
+        return self._membership is not None and self._config is not None
+
+    @property
+    def member(self) -> bool:
+        """Whether this host was joined, be its configuration here or not."""
+        return self._membership is not None
+
+    @property
+    def membership(self) -> Membership:
+        """Raises NotJoined."""
+        if self._membership is None:
+            raise NotJoined
+        return self._membership
+
+    @property
+    def config(self) -> SiteConfig:
+        """Raises NotJoined."""
+        if self._config is None:
+            raise NotJoined
+        return self._config
+
+    @property
+    def pin(self) -> bytes:
+        """The key that signs orders and configurations, raw."""
+        return bytes.fromhex(self.membership.order_pin)
+
+    def join(self, membership: Membership) -> None:
+        """Keep *membership* durably. Blocking."""
+        replace(self._membership_path, json.dumps(asdict(membership), indent=1).encode())
+        self._membership = membership
+        self.changed.ring()
+
+    def accept(self, token: str) -> SiteConfig:
+        """Check and keep a signed configuration; an older one than is known changes nothing. Blocking.
+
+        Raises StatementRefused.
+        """
+        config = verify_config(token, self.pin, self.membership.node)
+        if self._config is None or config.revision >= self._config.revision:
+            replace(self._config_path, token.encode("ascii"))
+            self._config = config
+            self.changed.ring()
+        return self._config
+
+    def cloud_says(self, now: float) -> None:
+        """The cloud's clock, from its latest answer."""
+        self._offset = now - self._clock.now()
+
+    def cloud_now(self) -> float:
+        """What the cloud's clock shows, as far as is known."""
+        return self._clock.now() + self._offset
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """Where this site's printers may be."""
+        return tuple(ipaddress.ip_network(network) for network in self.config.networks)
+
+    def printer(self, id_or_name: str) -> Printer:
+        """The printer of the signed inventory with that id, or else that name. Raises NotFound."""
+        wanted = id_or_name.casefold()
+        for printer in self.config.printers:
+            if printer.id == id_or_name:
+                return printer
+        for printer in self.config.printers:
+            if printer.name.casefold() == wanted:
+                return printer
+        raise NotFound(what="printer at this site")

@@ -1,0 +1,350 @@
+"""The index of what a node holds: one SQLite file, written with ``synchronous=FULL``.
+
+Every change of a job is one transaction that moves its state, writes its trace and queues the report to the cloud;
+so none of the three can be lost or told twice without the others. The sealed files are enough to rebuild it, but for
+the votes, which are then marked as lost. One thread uses an Index (`base.worker`).
+"""
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pullprint.base.clock import Clock
+from pullprint.base.errors import NotFound, PullprintError
+from pullprint.model.facts import Facts
+from pullprint.model.states import ENDED, Event, State, follow
+from pullprint.model.ticket import Ticket
+from pullprint.model.votes import Attempt, Vote
+from pullprint.vault.record import Record, Step, TracedStep
+from pullprint.wire import node as wire
+from pullprint.wire.types import ticket_to_dict
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS job (
+    id TEXT PRIMARY KEY, job_uuid TEXT NOT NULL UNIQUE, cups_job_id INTEGER NOT NULL, queue TEXT NOT NULL,
+    owner TEXT NOT NULL, submitter TEXT NOT NULL, host TEXT NOT NULL, title TEXT NOT NULL, content_type TEXT NOT NULL,
+    size INTEGER NOT NULL, ticket TEXT NOT NULL, facts TEXT, state TEXT NOT NULL, sentence TEXT NOT NULL,
+    created INTEGER NOT NULL, expires INTEGER NOT NULL, direct_printer TEXT NOT NULL, claim_code TEXT NOT NULL,
+    generation INTEGER NOT NULL, own_key TEXT NOT NULL, cloud_key TEXT NOT NULL, cloud_slot BLOB NOT NULL,
+    vote TEXT NOT NULL, printer TEXT NOT NULL, changed REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS job_by_state ON job (state, expires);
+CREATE TABLE IF NOT EXISTS trace (
+    job TEXT NOT NULL, seq INTEGER NOT NULL, at REAL NOT NULL, event TEXT NOT NULL, text TEXT NOT NULL,
+    detail TEXT NOT NULL, PRIMARY KEY (job, seq)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outbox (n INTEGER PRIMARY KEY AUTOINCREMENT, report TEXT NOT NULL);
+"""
+_COLUMNS = (
+    "id, job_uuid, cups_job_id, queue, owner, submitter, host, title, content_type, size, ticket, facts, state, "
+    "sentence, created, expires, direct_printer, claim_code, generation, own_key, cloud_key, cloud_slot, vote, "
+    "printer, changed"
+)
+_ENDED = tuple(sorted(_state.value for _state in ENDED))
+
+
+class IndexBroken(PullprintError):
+    """The index of held jobs at {path} cannot be read: {reason}. The sealed jobs are untouched; start pullprintd
+    with --rebuild-index."""
+
+    code = "index-broken"
+
+
+class Ambiguous(PullprintError):
+    """Several jobs begin with {prefix}. Type a few more characters of the one that you mean."""
+
+    code = "ambiguous"
+    http_status = 409
+
+
+class Index:
+    """The jobs of one node."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        """Open or make the index at *path*. Raises IndexBroken."""
+        self._clock = clock
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            path.chmod(0o600)
+            self._db.executescript(
+                "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON;" + _SCHEMA
+            )
+            if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                raise IndexBroken(path=path, reason="it is damaged")
+            with self._transaction():
+                self._db.execute("INSERT OR IGNORE INTO meta VALUES ('epoch', ?)", (secrets.token_hex(8),))
+        except sqlite3.Error as error:
+            raise IndexBroken(path=path, reason=error) from error
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def epoch(self) -> str:
+        """Names this index; a rebuilt one has another."""
+        return str(self._db.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()[0])
+
+    def add(self, record: Record, steps: Iterable[Step]) -> Record:
+        """Hold *record*; when its job-uuid is held already, nothing changes and that record is returned."""
+        with self._transaction():
+            known = self.by_uuid(record.job_uuid)
+            if known:
+                return known
+            self._write(record)
+            self._report(_job_report(record))
+            for step in steps:
+                self._trace(record.id, step)
+        return record
+
+    def get(self, job: str) -> Record:
+        """The record of *job*. Raises NotFound."""
+        row = self._db.execute(f"SELECT {_COLUMNS} FROM job WHERE id = ?", (job,)).fetchone()
+        if row is None:
+            raise NotFound(what="job")
+        return _record(row)
+
+    def by_uuid(self, job_uuid: str) -> Record | None:
+        """The record of the job with that job-uuid, ended or not."""
+        row = self._db.execute(f"SELECT {_COLUMNS} FROM job WHERE job_uuid = ?", (job_uuid,)).fetchone()
+        return _record(row) if row else None
+
+    def find(self, prefix: str, mine: Callable[[Record], bool]) -> Record:
+        """The only one of the caller's jobs whose id begins with *prefix*. Raises NotFound, Ambiguous."""
+        if not prefix or not all(char in "0123456789abcdef" for char in prefix):
+            raise NotFound(what="job")
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM job WHERE id >= ? AND id < ? LIMIT 100", (prefix, prefix + "g")
+        )
+        found = [record for record in map(_record, rows) if mine(record)]
+        waiting = [record for record in found if record.state not in ENDED] or found
+        if not waiting:
+            raise NotFound(what="job")
+        if len(waiting) > 1:
+            raise Ambiguous(prefix=prefix)
+        return waiting[0]
+
+    def jobs(self, *, ended_since: float = float("inf")) -> list[Record]:
+        """All jobs that are not ended, and those that ended after *ended_since*; newest first."""
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM job WHERE state NOT IN (?, ?, ?) OR changed > ? ORDER BY created DESC, id",
+            (*_ENDED, ended_since),
+        )
+        return [_record(row) for row in rows]
+
+    def in_states(self, *states: State) -> list[Record]:
+        """The jobs in any of *states*."""
+        marks = ", ".join("?" * len(states))
+        return [
+            _record(row) for row in self._db.execute(f"SELECT {_COLUMNS} FROM job WHERE state IN ({marks})", states)
+        ]
+
+    def expired(self) -> list[Record]:
+        """Jobs whose time is over and that may end now."""
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM job WHERE state IN (?, ?) AND expires <= ?",
+            (State.HELD, State.UNCERTAIN, int(self._clock.now())),
+        )
+        return [_record(row) for row in rows]
+
+    def move(
+        self,
+        job: str,
+        event: Event,
+        step: Step,
+        *,
+        order: str = "",
+        ballot: int = 0,
+        vote: Vote | None = None,
+        printer: str | None = None,
+        pages: int | None = None,
+    ) -> Record:
+        """Let *event* happen to *job*: state, trace and report in one durable transaction.
+
+        *step* tells it, also as the job's sentence. Raises WrongState when the table of states has no such move.
+        """
+        with self._transaction():
+            before = self.get(job)
+            record = replace(
+                before,
+                state=follow(before.state, event),
+                sentence=step.text,
+                vote=vote or before.vote,
+                printer=before.printer if printer is None else printer,
+                changed=self._clock.now(),
+            )
+            self._write(record)
+            self._trace(job, step)
+            proof = any(attempt.ballot == ballot and attempt.nothing_sent for attempt in record.vote.attempts)
+            never = record.state is State.HELD and not any(a.ballot == ballot for a in record.vote.attempts)
+            self._report(
+                wire.StateReport(
+                    job=job,
+                    state=record.state,
+                    sentence=step.text,
+                    order=order,
+                    ballot=ballot,
+                    nothing_sent=bool(ballot) and (proof or never),
+                    pages=pages,
+                )
+            )
+        return record
+
+    def note(self, job: str, step: Step, *, order: str = "", ballot: int = 0) -> Record:
+        """Tell something of *job* that does not move it, such as an order that was refused before any vote."""
+        with self._transaction():
+            record = replace(self.get(job), sentence=step.text)
+            self._write(record)
+            self._trace(job, step)
+            if order:
+                self._report(
+                    wire.StateReport(
+                        job=job,
+                        state=record.state,
+                        sentence=step.text,
+                        order=order,
+                        ballot=ballot,
+                        nothing_sent=True,
+                    )
+                )
+        return record
+
+    def learn(self, job: str, step: Step, *, facts: Facts | None = None, owner: str | None = None) -> Record:
+        """Keep what became known of *job*: its *facts*, or its *owner*."""
+        with self._transaction():
+            record = self.get(job)
+            if facts is not None:
+                record = replace(record, facts=facts)
+            if owner is not None:
+                record = replace(record, owner=owner, claim_code="", sentence=step.text)
+            self._write(record)
+            self._trace(job, step)
+            self._report(_job_report(record))
+        return record
+
+    def report_again(self, job: str) -> None:
+        """Queue the whole of *job*, trace included, for a cloud that does not know it."""
+        with self._transaction():
+            try:
+                record = self.get(job)
+            except NotFound:
+                return
+            self._report(_job_report(record))
+            for traced in self.trace(job):
+                self._report(_trace_report(job, traced))
+
+    def trace(self, job: str, after: int = -1) -> list[TracedStep]:
+        """The steps of *job* that follow step *after*."""
+        rows = self._db.execute(
+            "SELECT seq, at, event, text, detail FROM trace WHERE job = ? AND seq > ? ORDER BY seq",
+            (job, after),
+        )
+        return [TracedStep(seq, at, Step(event, text, json.loads(detail))) for seq, at, event, text, detail in rows]
+
+    def unreported(self) -> int:
+        """How many reports the cloud has not acknowledged."""
+        return int(self._db.execute("SELECT count(*) FROM outbox").fetchone()[0])
+
+    def outbox(self, limit: int) -> list[tuple[int, str]]:
+        """The oldest reports with their numbers, as JSON."""
+        return self._db.execute("SELECT n, report FROM outbox ORDER BY n LIMIT ?", (limit,)).fetchall()
+
+    def acknowledge(self, n: int) -> None:
+        """The cloud has stored every report up to *n*."""
+        with self._transaction():
+            self._db.execute("DELETE FROM outbox WHERE n <= ?", (n,))
+
+    def forget_ended(self, before: float) -> list[str]:
+        """Drop the rows of jobs that ended before then; their job ids, whose files may go too."""
+        with self._transaction():
+            jobs = [
+                str(row[0])
+                for row in self._db.execute(
+                    "SELECT id FROM job WHERE state IN (?, ?, ?) AND changed < ? LIMIT 1000",
+                    (*_ENDED, before),
+                )
+            ]
+            for job in jobs:
+                self._db.execute("DELETE FROM trace WHERE job = ?", (job,))
+                self._db.execute("DELETE FROM job WHERE id = ?", (job,))
+        return jobs
+
+    def keys_in_use(self) -> set[str]:
+        """This node's day keys that a job still needs."""
+        rows = self._db.execute("SELECT DISTINCT own_key FROM job WHERE state NOT IN (?, ?, ?)", _ENDED)
+        return {str(row[0]) for row in rows}
+
+    def counts(self) -> dict[str, int]:
+        """Jobs by state, those without an owner as ``unclaimed``, and the documents' bytes as ``bytes``."""
+        result = {str(s): int(n) for s, n in self._db.execute("SELECT state, count(*) FROM job GROUP BY state")}
+        row = self._db.execute(
+            "SELECT count(*) FILTER (WHERE owner = '' AND direct_printer = ''), total(size) FROM job "
+            "WHERE state NOT IN (?, ?, ?)",
+            _ENDED,
+        ).fetchone()
+        return result | {"unclaimed": int(row[0]), "bytes": int(row[1])}
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def _write(self, record: Record) -> None:
+        marks = ", ".join("?" * len(_COLUMNS.split(",")))
+        self._db.execute(f"INSERT OR REPLACE INTO job ({_COLUMNS}) VALUES ({marks})", _row(record))
+
+    def _trace(self, job: str, step: Step) -> None:
+        (seq,) = self._db.execute("SELECT coalesce(max(seq) + 1, 0) FROM trace WHERE job = ?", (job,)).fetchone()
+        traced = TracedStep(seq, self._clock.now(), step)
+        self._db.execute(
+            "INSERT INTO trace VALUES (?, ?, ?, ?, ?, ?)",
+            (job, seq, traced.at, step.event, step.text, json.dumps(step.detail)),
+        )
+        self._report(_trace_report(job, traced))
+
+    def _report(self, report: wire.JobReport | wire.StateReport | wire.TraceReport) -> None:
+        self._db.execute("INSERT INTO outbox (report) VALUES (?)", (report.model_dump_json(),))
+
+
+def _job_report(record: Record) -> wire.JobReport:
+    return wire.JobReport(
+        job=record.id, job_uuid=record.job_uuid, cups_job_id=record.cups_job_id, queue=record.queue, owner=record.owner,
+        submitter=record.submitter, host=record.host, title=record.title, content_type=record.content_type,
+        size=record.size, ticket=record.ticket, facts=record.facts, state=record.state, sentence=record.sentence,
+        created=record.created, expires=record.expires, direct_printer=record.direct_printer,
+        claim_code=record.claim_code, generation=record.generation, cloud_key=record.cloud_key,
+        cloud_slot=record.cloud_slot,
+    )  # fmt: skip
+
+
+def _trace_report(job: str, traced: TracedStep) -> wire.TraceReport:
+    step = traced.step
+    return wire.TraceReport(job=job, seq=traced.seq, at=traced.at, event=step.event, text=step.text, detail=step.detail)
+
+
+def _row(record: Record) -> tuple[object, ...]:
+    values: dict[str, Any] = {name.strip(): getattr(record, name.strip()) for name in _COLUMNS.split(",")}
+    values["ticket"] = json.dumps(ticket_to_dict(record.ticket))
+    values["facts"] = json.dumps(record.facts.to_dict()) if record.facts else None
+    values["vote"] = json.dumps(asdict(record.vote))
+    return tuple(values.values())
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    values = dict(zip((name.strip() for name in _COLUMNS.split(",")), row, strict=True))
+    ticket, vote = json.loads(values["ticket"]), json.loads(values["vote"])
+    values["ticket"] = Ticket(ticket["copies"], tuple((name, value) for name, value in ticket["options"]))
+    values["facts"] = Facts.from_dict(json.loads(values["facts"])) if values["facts"] else None
+    values["state"] = State(values["state"])
+    values["vote"] = Vote(vote["promised"], tuple(Attempt(**attempt) for attempt in vote["attempts"]), vote["lost"])
+    return Record(**values)

@@ -1,0 +1,25 @@
+"""Between the ``pullprint`` command and pullprintd: HTTP on a Unix socket, the caller known by the peer's uid.
+
+====================================  ====================  ==========================================================
+request                               answer                who
+====================================  ====================  ==========================================================
+``GET /v1/status``                    `StatusView`          anyone on this host
+``GET /v1/printers``                  list of `PrinterView` anyone on this host
+``GET /v1/jobs``                      list of `JobView`     own jobs; root sees all with ``?all=1``
+``GET /v1/jobs/{id}``                 `JobView`             owner, root
+``GET /v1/jobs/{id}/trace``           list of `StepView`    owner, root; ``?after=N&wait=S`` parks until there is more
+``POST /v1/jobs/{id}/release``        `JobView`             owner: `ReleaseRequest`
+``POST /v1/jobs/{id}/settle``         `JobView`             owner: "it came out"
+``DELETE /v1/jobs/{id}``              `JobView`             owner, root
+``GET /v1/doctor``                    list of `FindingView` anyone on this host
+``POST /v1/join``                     `StatusView`          root and the daemon's own account: `JoinRequest`
+====================================  ====================  ==========================================================
+
+``{id}`` may be the beginning of a job id, if it is unique among the caller's jobs.
+"""
+
+SOCKET = "/run/pullprint/control.sock"
+BODY_LIMIT = 1 << 20
+ANSWER_LIMIT = 16 << 20
+WAIT_LIMIT = 25.0
+"""Seconds that a trace request parks at most."""

@@ -1,0 +1,109 @@
+"""What people and their programs are shown: the same words on the page's API and on the node's local socket."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from pullprint.wire.types import Count, Message, WireFacts, WireTicket
+
+
+class JobView(Message):
+    """A job as its owner sees it."""
+
+    id: str
+    title: str
+    owner: str
+    submitter: str
+    host: str
+    queue: str
+    node: str
+    """Name of the host that holds it."""
+    state: str
+    """A word of `model.states.State`."""
+    sentence: str
+    """What is the matter with it, or what to do now."""
+    content_type: str
+    size: Count
+    ticket: WireTicket
+    facts: WireFacts | None
+    created: Count
+    expires: Count
+    direct_printer: str = ""
+    claim_code: str = ""
+    """Shown to the submitter of a job without an owner only."""
+    doubtful: tuple[int, ...] = ()
+    """Ballots that must be named to print an uncertain job again."""
+
+
+class StepView(Message):
+    """One step of a job's trace."""
+
+    at: float
+    host: str
+    event: str
+    text: str
+    detail: dict[str, str] = Field(default_factory=dict)
+
+
+class PrinterView(Message):
+    """A printer to choose."""
+
+    id: str
+    name: str
+    place: str = ""
+
+
+class ReleaseRequest(Message):
+    """Print this job there."""
+
+    printer: Annotated[str, Field(min_length=1, max_length=255)]
+    """Id or name."""
+    changes: dict[str, str] = Field(default_factory=dict, max_length=64)
+    """IPP names and values that replace those of the ticket; ``copies`` is one."""
+    again: bool = False
+    """Print although an earlier attempt may have come out: only after the owner was asked."""
+
+
+class ClaimRequest(Message):
+    """The code that the submitter of an unclaimed job was shown."""
+
+    code: Annotated[str, Field(max_length=64)]
+
+
+class FindingView(Message):
+    """One line of ``pullprint doctor``."""
+
+    level: str
+    """``ok``, ``warn`` or ``bad``."""
+    what: str
+    advice: str = ""
+
+
+class StatusView(Message):
+    """How this node is."""
+
+    version: str
+    joined: bool
+    node: str = ""
+    name: str = ""
+    organisation: str = ""
+    site: str = ""
+    cloud: str = ""
+    connected: bool = False
+    connected_since: float = 0.0
+    sentence: str = ""
+    held: Count = 0
+    unclaimed: Count = 0
+    uncertain: Count = 0
+    stored_bytes: Count = 0
+    unreported: Count = 0
+    """Events that the cloud has not acknowledged yet."""
+
+
+class JoinRequest(Message):
+    """``pullprint join``; root only."""
+
+    cloud: Annotated[str, Field(max_length=1_000)]
+    code: Annotated[str, Field(max_length=64)]
+    authority: Annotated[str, Field(max_length=65_536)] = ""
+    """PEM of a private CA that the cloud's certificate comes from; empty for the system's."""
