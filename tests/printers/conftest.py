@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from tests.rig.printers import IppPrinter
 
 from pullprint.base.clock import SystemClock
 from pullprint.model.uri import check_uri
 from pullprint.printers.delivery import DeliveryRequest, Document, Limits, deliver
 from pullprint.printers.outcome import Outcome, Progress
-from tests.rig.printers import IppPrinter
 
 BACKENDS = Path("/usr/lib/cups/backend")
 QUICK = Limits(connect=3.0, refused=1.2, stall=1.0, finish=5.0, silence=0.6)

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -76,7 +76,8 @@ def attribute(tag: int, name: str, *values: bytes | int | str | bool) -> bytes:
 
 
 OPERATIONS = {0x0002: "Print-Job", 0x0004: "Validate-Job", 0x0005: "Create-Job", 0x0006: "Send-Document",
-              0x0008: "Cancel-Job", 0x0009: "Get-Job-Attributes", 0x000A: "Get-Jobs", 0x000B: "Get-Printer-Attributes"}  # fmt: skip
+              0x0008: "Cancel-Job", 0x0009: "Get-Job-Attributes", 0x000A: "Get-Jobs", 0x000B:
+              "Get-Printer-Attributes"}  # fmt: skip
 
 
 @dataclass
@@ -103,6 +104,10 @@ class FakeIpp:
     documents: list[bytes] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     names: list[bytes] = field(default_factory=list)
+    created: list[bytes] = field(default_factory=list)
+    """Requests that made a job, attributes only."""
+    on_document: Callable[[], object] = lambda: None
+    """Called with every piece of a document."""
     muted: bool = False
     whole: bool = False
     """A document came to its end."""
@@ -132,6 +137,7 @@ class FakeIpp:
                 mine = len(self.documents) - 1
             if mine is None:
                 continue
+            self.on_document()
             document = body[_end_of_attributes(body) :]
             self.documents[mine] = document
             if self.reset_after is not None and len(document) >= self.reset_after:
@@ -171,6 +177,7 @@ class FakeIpp:
             if self.marker_message:
                 out += attribute(0x41, "marker-message", self.marker_message)
         if operation in {"Create-Job", "Print-Job"} and status < 0x100:
+            self.created.append(body[: _end_of_attributes(body)])
             at = body.find(b"job-name")
             (length,) = struct.unpack_from(">H", body, at + 8)
             self.names.append(body[at + 10 : at + 10 + length])

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-
-from pullprint.printers.outcome import Reason, Result
 from tests.printers.conftest import AbortingPrinter, Sender, pieces
 from tests.printers.fakes import FakeIpp, Lpd, attribute, listening
 from tests.rig.printers import IppPrinter, RawPrinter
 from tests.rig.processes import free_port
+
+from pullprint.printers.outcome import Reason, Result
 
 PDF = b"%PDF-1.4\n" + bytes(range(256)) * 2_000
 ABORTED = attribute(0x23, "job-state", 8)
@@ -231,7 +231,7 @@ async def test_an_lpd_printer_that_acknowledges_nothing_is_uncertain(send: Sende
 
 
 async def test_a_marker_message_with_line_feeds_cannot_speak_for_the_backend(send: Sender) -> None:
-    lie = "low\nINFO: Connected to printer.\nDEBUG: Sending file 1 using chunking...\nDEBUG: Print job accepted - job ID 99.\nx"
+    lie = "low\nINFO: Connected to printer.\nDEBUG: Sending file 1 using\nDEBUG: Print job accepted - job ID 99.\nx"
     async with listening(FakeIpp(accepting=False, marker_message=lie)) as printer:
         outcome = await send(f"ipp://127.0.0.1:{printer.port}/ipp/print", PDF)
         assert printer.documents == []

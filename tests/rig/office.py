@@ -36,9 +36,7 @@ class CommandFailed(Exception):
         self.output = output
 
 
-def run(
-    *argv: str | Path, env: Mapping[str, str] | None = None, data: str | None = None, timeout: float = 60.0
-) -> str:
+def run(*argv: str | Path, env: Mapping[str, str] | None = None, data: str | None = None, timeout: float = 60.0) -> str:
     """What a command printed; raises CommandFailed."""
     done = subprocess.run(
         [str(word) for word in argv],
@@ -92,8 +90,9 @@ class Cloud:
         """Its database and files."""
         return self.root / "state"
 
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
+    def start(self, kill_at: str = "") -> None:
+        """Start it, and wait until it answers; it dies of SIGKILL at the checkpoint *kill_at*."""
+        self.process.env = {**ENVIRONMENT, "PULLPRINT_KILL_AT": kill_at}
         self.process.start(ready=("127.0.0.1", self.port), timeout=30)
 
     def admin(self, *words: str, data: str | None = None) -> str:
@@ -199,7 +198,7 @@ class Person:
 class Node:
     """A real ``pullprintd`` and the ``pullprint`` command beside it."""
 
-    def __init__(self, root: Path, name: str = "node1", **settings: str | int) -> None:
+    def __init__(self, root: Path, name: str = "node1", settings: Mapping[str, str | int] | None = None) -> None:
         self.root = root / name
         self.root.mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o755)
@@ -217,15 +216,15 @@ class Node:
             "intake_socket": str(self.intake),
             "control_socket": str(self.control),
             "facts_program": str(FACTS),
-            **settings,
+            **(settings or {}),
         }
         self.config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()))
-        self.process = Process(
-            [BIN / "pullprintd", "--config", self.config], self.root / "log", env=ENVIRONMENT
-        )
+        self.process = Process([BIN / "pullprintd", "--config", self.config], self.root / "log", env=ENVIRONMENT)
 
-    def start(self) -> None:
-        """Start it, and wait until it takes jobs."""
+    def start(self, kill_at: str = "") -> None:
+        """Start it, and wait until it takes jobs; it dies of SIGKILL at the checkpoint *kill_at*
+        (`base.checkpoint`)."""
+        self.process.env = {**ENVIRONMENT, "PULLPRINT_KILL_AT": kill_at}
         self.process.start(ready=self.intake, timeout=30)
 
     def pullprint(self, *words: str) -> str:
@@ -277,7 +276,7 @@ class Office:
         )  # fmt: skip
         self.password = self.add_user(self.user)
         self.cloud.start()
-        self.node = Node(self.root, **self._node_settings)
+        self.node = Node(self.root, settings=self._node_settings)
         self._stack.callback(self.node.close)
         self.node.start()
         code = json.loads(self.cloud.admin("join-code", ORGANISATION, SITE, "--json"))["code"]

@@ -53,7 +53,7 @@ class Process:
     ) -> None:
         self.argv = [str(argument) for argument in argv]
         self.log = log
-        self._env = env
+        self.env = env
         self._cwd = cwd
         self._popen: subprocess.Popen[bytes] | None = None
 
@@ -78,7 +78,7 @@ class Process:
             raise RuntimeError(f"{self.argv[0]} was started already")
         with self.log.open("ab") as log:
             self._popen = subprocess.Popen(
-                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env, cwd=self._cwd
+                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, cwd=self._cwd
             )
         if ready is None:
             return

@@ -1,7 +1,7 @@
 """How long to wait before the next try: doubling, capped, and spread so that nodes do not come back all at once."""
 
-import random
 from dataclasses import dataclass, field
+from random import Random, SystemRandom
 
 
 @dataclass
@@ -10,7 +10,7 @@ class Backoff:
 
     first: float = 0.25
     cap: float = 30.0
-    random: random.Random = field(default_factory=random.SystemRandom)
+    random: Random = field(default_factory=SystemRandom)
     _ceiling: float = 0.0
 
     def next(self) -> float:

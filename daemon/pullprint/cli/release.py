@@ -39,23 +39,30 @@ def release(daemon: Daemon, terminal: Terminal, wish: Wish) -> Exit:
     """Release jobs one after the other; the exit code is that of the one that fared worst."""
     jobs = _chosen_jobs(daemon, terminal, wish)
     printer = _chosen_printer(daemon, terminal, wish, jobs) if jobs else ""
-    ends, code = [], Exit.DONE
+    code = Exit.DONE
     if not jobs:
         terminal.say("No job of yours is held here, so nothing was released.")
+    agreed = []
+    for job in jobs:
+        if wish.again or job.state != State.UNCERTAIN or _print_again(terminal, job):
+            agreed.append(job)
+        else:
+            error = MaybePrinted(title=named(job), job=job.id[: words.SHORT])
+            terminal.fail(error)
+            code = max(code, error.exit)
+    attempts: list[_Attempt] = []
     with terminal.progress() as progress:
-        attempts: list[_Attempt] = []
-        for job in jobs:
+        for job in agreed:
+            progress(f"{job.title}: waiting for {printer}")
             try:
-                attempts.append(_start(daemon, terminal, wish, job, printer))
-            except (Refused, MaybePrinted) as error:
+                attempts.append(_start(daemon, wish, job, printer))
+            except Refused as error:
                 terminal.fail(error)
                 code = max(code, error.exit)
-        if wish.wait:
-            for n, attempt in enumerate(attempts, 1):
-                counted = f"{n} of {len(attempts)}  " if len(attempts) > 1 else ""
-                ends.append(_follow(daemon, attempt, counted, progress))
-        else:
-            ends = [attempt.job for attempt in attempts]
+        for n, attempt in enumerate(attempts if wish.wait else (), 1):
+            counted = f"{n} of {len(attempts)}  " if len(attempts) > 1 else ""
+            _follow(daemon, attempt, counted, progress)
+    ends = [attempt.job for attempt in attempts]
     for job in ends:
         code = max(code, _tell_end(terminal, job, printer, waited=wish.wait))
     if terminal.json:
@@ -114,19 +121,21 @@ class _Attempt:
     over: bool = False
 
 
-def _start(daemon: Daemon, terminal: Terminal, wish: Wish, job: Job, printer: str) -> _Attempt:
-    again = wish.again
-    if job.state == State.UNCERTAIN and not again:
-        if terminal.json or not terminal.asks:
-            raise MaybePrinted(title=named(job), job=job.id[: words.SHORT])
-        if not terminal.confirm(f"{named(job)} may have come out already. {job.sentence} Print it again?"):
-            raise MaybePrinted(title=named(job), job=job.id[: words.SHORT])
-        again = True
+def _print_again(terminal: Terminal, job: Job) -> bool:
+    """Ask the owner, where there is one to ask, about a job that may be on paper already."""
+    if terminal.json or not terminal.asks:
+        return False
+    return terminal.confirm(f"{named(job)} may have come out already. {job.sentence} Print it again?")
+
+
+def _start(daemon: Daemon, wish: Wish, job: Job, printer: str) -> _Attempt:
     seen = len(daemon.trace(job.id))
+    # Whoever agreed to an uncertain job, on the command line or when asked, has agreed to print it again.
+    again = wish.again or job.state == State.UNCERTAIN
     return _Attempt(daemon.release(job.id, printer, wish.changes, again=again), printer, seen)
 
 
-def _follow(daemon: Daemon, attempt: _Attempt, counted: str, progress: Progress) -> Job:
+def _follow(daemon: Daemon, attempt: _Attempt, counted: str, progress: Progress) -> None:
     """Wait until the attempt has ended, one way or the other."""
     last_news = time.monotonic()
     phase = f"waiting for {attempt.printer}"
@@ -143,7 +152,6 @@ def _follow(daemon: Daemon, attempt: _Attempt, counted: str, progress: Progress)
         elif time.monotonic() - asked < PAUSE:
             time.sleep(PAUSE)
     progress(f"{counted}{attempt.job.title}: {words.state_word(attempt.job)[0]}")
-    return attempt.job
 
 
 def _has_ended(attempt: _Attempt) -> bool:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from pullprint.base.errors import PullprintError
 from pullprint.base.text import printable
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 CELL_LIMIT = 255
 GIVING = 8
 """Columns of the screen that a column which is cut keeps."""
+GAP = 2
 ASK_LIMIT = 3
+"""Wrong answers to one question."""
 
 
 class Cell(NamedTuple):
@@ -79,8 +81,9 @@ class Terminal:
         if self.json:
             sys.stderr.write(json_text.dumps({"code": error.code, "sentence": error.sentence}) + "\n")
         elif sys.stderr.isatty():
-            text = _styled("pullprint: ", "bold red", CELL_LIMIT)
-            text.append_text(_styled(error.sentence, "", SENTENCE_LIMIT))
+            from rich.text import Text
+
+            text = Text.assemble(("pullprint: ", "bold red"), _styled(error.sentence, "", SENTENCE_LIMIT))
             self._console(stderr=True).print(text)
         else:
             sys.stderr.write(f"pullprint: {printable(error.sentence, SENTENCE_LIMIT)}\n")
@@ -99,19 +102,21 @@ class Terminal:
 
         console = self._console()
         shown = [n for n, column in enumerate(columns) if column.at <= console.width]
-        table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
-        for n in shown:
-            column = columns[n]
-            widest = max([len(column.title), *(len(row[n].text) for row in rows)])
-            table.add_column(
-                column.title,
-                justify="right" if column.right else "left",
-                no_wrap=True,
-                overflow="ellipsis",
-                min_width=GIVING if column.gives else min(widest, CELL_LIMIT),
-            )
-        for row in rows:
-            table.add_row(*(_styled(row[n].text, row[n].style, CELL_LIMIT) for n in shown))
+        texts = [[_styled(row[n].text, row[n].style, CELL_LIMIT) for n in shown] for row in rows]
+        widths = [max([len(columns[n].title), *(row[i].cell_len for row in texts)]) for i, n in enumerate(shown)]
+        # rich cuts every column alike when a line is too long; here only those give that are said to.
+        giving = [i for i, n in enumerate(shown) if columns[n].gives]
+        over = sum(widths) + GAP * (len(shown) - 1) - console.width
+        for i in sorted(giving, key=lambda i: -widths[i]):
+            cut = min(max(over, 0), max(widths[i] - GIVING, 0))
+            widths[i] -= cut
+            over -= cut
+        table = Table(box=None, header_style="dim", padding=(0, GAP, 0, 0), pad_edge=False)
+        for i, n in enumerate(shown):
+            justify: Literal["left", "right"] = "right" if columns[n].right else "left"
+            table.add_column(columns[n].title, justify=justify, no_wrap=True, overflow="ellipsis", width=widths[i])
+        for row in texts:
+            table.add_row(*row)
         console.print(table)
 
     def notes(self, pairs: Sequence[tuple[Cell, str]]) -> None:

@@ -25,6 +25,8 @@ KEEP_ALIVE = 75.0
 """Seconds that a connection may be without a request, its headers included: longer than a node takes between two."""
 SHUTDOWN = 5.0
 """Seconds that requests get to finish; parked ones end at once."""
+LINGER = 2.0
+"""Seconds for which the rest of a refused body is read and thrown away, so that its sender sees the answer."""
 BACKLOG = 1_024
 
 _log = logging.getLogger(__name__)
@@ -55,14 +57,15 @@ async def serving(settings: Settings, clock: Clock, passwords: Passwords | None 
         # The port must be known for the default public_url, so it is bound before anything answers on it.
         sock = _bind(settings)
         port = int(sock.getsockname()[1])
-        cloud = Cloud(settings, clock, store, bus, secret_checks, settings.public_url or _default_url(settings, port))
+        public_url = settings.public_url or _default_url(settings, port)
+        app = build(Cloud(settings, clock, store, bus, secret_checks, public_url))
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(watch_changes(store, bus, clock)),
                 tasks.create_task(housekeeping.run(store, clock)),
             ]
             try:
-                async with _listening(build(cloud), sock, context, bus):
+                async with _listening(app, sock, context, bus):
                     yield port
             finally:
                 for task in background:
@@ -97,6 +100,7 @@ async def _listening(
         access_log=None,
         keepalive_timeout=KEEP_ALIVE,
         shutdown_timeout=SHUTDOWN,
+        lingering_time=LINGER,
         auto_decompress=False,  # a small body could become a huge one
     )
     await runner.setup()

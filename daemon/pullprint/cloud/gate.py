@@ -183,6 +183,7 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise
     except Exception as error:  # noqa: BLE001  (the root of every request)
         response = _failure(_logged(request, error))
+    response.headers["Server"] = "pullprint-cloud"
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Referrer-Policy", "no-referrer")
     response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")

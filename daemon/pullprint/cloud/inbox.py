@@ -7,17 +7,35 @@ one that is still to come.
 from collections.abc import Sequence
 
 from pydantic import TypeAdapter
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from pullprint.cloud.bus import node_topic
 from pullprint.cloud.store import Transaction
 from pullprint.cloud.tables import inbox, node
 from pullprint.wire.node import CancelItem, ConfigItem, Item, OrderItem, OwnerItem, SettleItem
+from pullprint.wire.signature import SignatureRefused
 
 ITEMS_LIMIT = 100
 """In one answer; the next poll, which returns at once, has the rest."""
 
 _item: TypeAdapter[Item] = TypeAdapter(Item)
+
+_WAITING = (
+    select(node.c.revoked, inbox.c.seq, inbox.c.item)
+    .outerjoin(
+        inbox,
+        (inbox.c.node == node.c.id)
+        & (inbox.c.seq > bindparam("since"))
+        & (inbox.c.expires.is_(None) | (inbox.c.expires > bindparam("now"))),
+    )
+    .where(node.c.id == bindparam("node"))
+    .order_by(inbox.c.seq)
+    .limit(ITEMS_LIMIT)
+)
+_NEXT_SEQ = (
+    update(node).where(node.c.id == bindparam("to")).values(inbox_seq=node.c.inbox_seq + 1).returning(node.c.inbox_seq)
+)
+_INSERT = insert(inbox)
 
 
 def put(
@@ -47,15 +65,11 @@ def collect(t: Transaction, node_id: str, since: int) -> Sequence[Item]:
 
 
 def waiting(t: Transaction, node_id: str, since: int) -> Sequence[Item]:
-    """What comes after *since*, oldest first."""
-    rows = t.all(
-        select(inbox.c.seq, inbox.c.item)
-        .where(inbox.c.node == node_id, inbox.c.seq > since)
-        .where(inbox.c.expires.is_(None) | (inbox.c.expires > t.now))
-        .order_by(inbox.c.seq)
-        .limit(ITEMS_LIMIT)
-    )
-    return [_item.validate_json(row.item).model_copy(update={"seq": row.seq}) for row in rows]
+    """What comes after *since*, oldest first. Raises SignatureRefused for a node that was shut out meanwhile."""
+    rows = t.all(_WAITING, {"node": node_id, "since": since, "now": t.now})
+    if not rows or rows[0].revoked is not None:
+        raise SignatureRefused(reason="it was shut out by an administrator")
+    return [_item.validate_json(row.item).model_copy(update={"seq": row.seq}) for row in rows if row.seq is not None]
 
 
 def forget_expired(t: Transaction) -> None:
@@ -69,11 +83,9 @@ def _put(
     item: OrderItem | CancelItem | OwnerItem | SettleItem | ConfigItem,
     expires: float | None,
 ) -> None:
-    seq = t.run(
-        update(node).where(node.c.id == node_id).values(inbox_seq=node.c.inbox_seq + 1).returning(node.c.inbox_seq)
-    ).scalar_one()
+    seq = t.run(_NEXT_SEQ, {"to": node_id}).scalar_one()
     t.run(
-        insert(inbox),
+        _INSERT,
         {"node": node_id, "seq": seq, "kind": item.kind, "item": item.model_dump_json(), "expires": expires},
     )
     t.wake(node_topic(node_id))

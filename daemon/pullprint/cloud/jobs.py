@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-from sqlalchemy import Select, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from pullprint.base.errors import NotFound
 from pullprint.cloud import inbox
@@ -26,6 +26,31 @@ LIST_LIMIT = 1_000
 TRACE_LIMIT = 2_000
 BUSY = frozenset({State.PREPARED, State.COMMITTED, State.SENDING})
 """States in which a job is at the printer; its node alone says how that ends."""
+
+_OF_USER = (
+    select(job, node.c.name.label("node_name"))
+    .join(node, node.c.id == job.c.node)
+    .where(job.c.organisation == bindparam("of"), job.c.owner == bindparam("user"))
+)
+_VIEW = _OF_USER.where(job.c.id == bindparam("job"))
+_UNDER_WAY = select(release.c.id).where(
+    release.c.organisation == bindparam("of"),
+    release.c.job == bindparam("job"),
+    release.c.outcome == "",
+    release.c.expires > bindparam("now"),
+)
+_NEXT_STEP = (
+    update(job)
+    .where(job.c.organisation == bindparam("of"), job.c.id == bindparam("job"))
+    .values(steps=job.c.steps + 1)
+    .returning(job.c.steps)
+)
+_INSERT_STEP = insert(trace)
+_NEXT_VERSION = (
+    update(user_account)
+    .where(user_account.c.organisation == bindparam("of"), user_account.c.name == bindparam("user"))
+    .values(jobs_version=user_account.c.jobs_version + 1)
+)
 
 
 class BeingPrinted(WrongState):
@@ -51,20 +76,19 @@ def version(t: Transaction, organisation_id: str, user: str) -> int:
 def listing(t: Transaction, organisation_id: str, user: str) -> JobList:
     """A user's jobs, newest first."""
     query = (
-        _query(organisation_id, user)
-        .where(job.c.ended.is_(None) | (job.c.ended > t.now - LATELY))
+        _OF_USER.where(job.c.ended.is_(None) | (job.c.ended > t.now - LATELY))
         .order_by(job.c.created.desc(), job.c.id)
         .limit(LIST_LIMIT)
     )
     number = version(t, organisation_id, user)
-    rows = t.all(query)
+    rows = t.all(query, {"of": organisation_id, "user": user})
     doubts = {row.id: doubtful(t, organisation_id, row.id) for row in rows if row.state == State.UNCERTAIN}
     return JobList(version=number, jobs=tuple(_view(row, doubts.get(row.id, ())) for row in rows))
 
 
 def view(t: Transaction, organisation_id: str, user: str, job_id: str) -> JobView:
     """One of a user's jobs. Raises NotFound."""
-    row = t.one(_query(organisation_id, user).where(job.c.id == job_id))
+    row = t.one(_VIEW, {"of": organisation_id, "user": user, "job": job_id})
     if row is None:
         raise NotFound(what="job")
     return _view(row, doubtful(t, organisation_id, job_id) if row.state == State.UNCERTAIN else ())
@@ -158,13 +182,7 @@ def holders(t: Transaction, organisation_id: str, job_id: str) -> list[str]:
 
 def under_way(t: Transaction, organisation_id: str, job_id: str) -> bool:
     """Whether an order for the job is out and may still be used."""
-    query = select(release.c.id).where(
-        release.c.organisation == organisation_id,
-        release.c.job == job_id,
-        release.c.outcome == "",
-        release.c.expires > t.now,
-    )
-    return t.one(query) is not None
+    return t.one(_UNDER_WAY, {"of": organisation_id, "job": job_id, "now": t.now}) is not None
 
 
 def doubtful(t: Transaction, organisation_id: str, job_id: str) -> tuple[int, ...]:
@@ -177,7 +195,7 @@ def doubtful(t: Transaction, organisation_id: str, job_id: str) -> tuple[int, ..
 
 def add_step(t: Transaction, organisation_id: str, job_id: str, event: str, text: str, **detail: str) -> None:
     """A step of the trace that the cloud itself has taken."""
-    seq = t.run(_this(organisation_id, job_id).values(steps=job.c.steps + 1).returning(job.c.steps)).scalar_one()
+    seq = t.run(_NEXT_STEP, {"of": organisation_id, "job": job_id}).scalar_one()
     values = {
         "organisation": organisation_id,
         "job": job_id,
@@ -189,17 +207,13 @@ def add_step(t: Transaction, organisation_id: str, job_id: str, event: str, text
         "text": text,
         "detail": json.dumps(detail),
     }
-    t.run(insert(trace), values)
+    t.run(_INSERT_STEP, values)
 
 
 def changed(t: Transaction, organisation_id: str, user: str) -> None:
     """The user's list is a new one: raise its version and wake who waits for it; nothing for jobs without an owner."""
     if user:
-        t.run(
-            update(user_account)
-            .where(user_account.c.organisation == organisation_id, user_account.c.name == user)
-            .values(jobs_version=user_account.c.jobs_version + 1)
-        )
+        t.run(_NEXT_VERSION, {"of": organisation_id, "user": user})
         t.wake(jobs_topic(organisation_id, user))
 
 
@@ -226,14 +240,6 @@ def has_ended(state: str) -> bool:
 
 def _this(organisation_id: str, job_id: str) -> Any:
     return update(job).where(job.c.organisation == organisation_id, job.c.id == job_id)
-
-
-def _query(organisation_id: str, user: str) -> Select[Any]:
-    return (
-        select(job, node.c.name.label("node_name"))
-        .join(node, node.c.id == job.c.node)
-        .where(job.c.organisation == organisation_id, job.c.owner == user)
-    )
 
 
 def _view(row: AnyRow, doubts: tuple[int, ...]) -> JobView:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 
 from pullprint.base.errors import NotFound
 from pullprint.cloud import organisations
@@ -12,6 +12,11 @@ from pullprint.cloud.tables import inbox, node, nonce
 from pullprint.wire import signature
 from pullprint.wire.node import PartyKey
 from pullprint.wire.signature import Claim, SignatureRefused
+
+_FIND = select(
+    node.c.id, node.c.organisation, node.c.site, node.c.name, node.c.managed, node.c.identity, node.c.revoked
+).where(node.c.id == bindparam("node"))
+_SEEN = update(node).where(node.c.id == bindparam("to")).values(seen=bindparam("now"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +58,13 @@ class Request:
 
 def authenticate(t: Transaction, claim: Claim, request: Request) -> Node:
     """The node whose request this is; its nonce is used up. Raises SignatureRefused."""
-    row = t.one(
-        select(
-            node.c.id, node.c.organisation, node.c.site, node.c.name, node.c.managed, node.c.identity, node.c.revoked
-        ).where(node.c.id == claim.node)
-    )
+    row = t.one(_FIND, {"node": claim.node})
     if row is None:
         raise SignatureRefused(reason="the cloud does not know it")
     if row.revoked is not None:
         raise SignatureRefused(reason="it was shut out by an administrator")
     _verify(t, claim, bytes(row.identity), request)
-    t.run(update(node).where(node.c.id == claim.node).values(seen=t.now))
+    t.run(_SEEN, {"to": claim.node, "now": t.now})
     return Node(row.id, row.organisation, row.site, row.name, row.managed)
 
 
@@ -124,5 +125,5 @@ def forget_nonces(t: Transaction) -> None:
 def _verify(t: Transaction, claim: Claim, public: bytes, request: Request) -> None:
     signature.verify(claim, public, request.method, request.path, request.query, request.body, request.digest, t.now)
     values = {"node": claim.node, "nonce": claim.nonce, "used": t.now}
-    if t.run(t.insert_new(nonce), values).rowcount == 0:
+    if not t.add(nonce, values):
         raise SignatureRefused(reason="the same request was sent before")

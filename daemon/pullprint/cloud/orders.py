@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from pullprint.base.errors import BadRequest, NotAllowed, NotFound, PullprintError
 from pullprint.cloud import inbox, jobs, keys, printers
@@ -24,6 +24,33 @@ from pullprint.wire.views import JobView, PrinterView, ReleaseRequest
 
 AWAY_AFTER = 2.4 * PARK
 """Seconds of silence after which a node is not there: no poll lasts half as long."""
+
+_AT_BEST = (
+    select(
+        job.c.organisation, job.c.id, job.c.site, job.c.owner, job.c.state, job.c.ticket, job.c.expires,
+        job.c.cancelling, job.c.direct_printer, job.c.generation, job.c.cloud_key, job.c.cloud_slot, job.c.ballot,
+        node.c.id.label("holder"), node.c.name.label("node_name"), node.c.seen.label("node_seen"),
+        node.c.revoked.label("node_revoked"), node.c.key_id, node.c.key_public,
+        organisation.c.order_key, party_key.c.private,
+    )
+    .join(holder, (holder.c.organisation == job.c.organisation) & (holder.c.job == job.c.id))
+    .join(node, node.c.id == holder.c.node)
+    .join(organisation, organisation.c.id == job.c.organisation)
+    .outerjoin(
+        party_key, (party_key.c.organisation == job.c.organisation) & (party_key.c.id == job.c.cloud_key)
+    )
+    .where(job.c.organisation == bindparam("of"), job.c.id == bindparam("job"))
+    .order_by(node.c.revoked.is_not(None), node.c.seen.desc())
+    .limit(1)
+    .with_for_update(of=job)
+)  # fmt: skip
+_AT_HOLDER = _AT_BEST.where(node.c.id == bindparam("holder"))
+_INSERT = insert(release)
+_ON_ITS_WAY = (
+    update(job)
+    .where(job.c.organisation == bindparam("of"), job.c.id == bindparam("job"))
+    .values(ballot=bindparam("to_ballot"), sentence=bindparam("to_sentence"))
+)
 
 
 class InDoubt(WrongState):
@@ -111,28 +138,8 @@ def _ticket(row: AnyRow, changes: Mapping[str, str]) -> Ticket:
 
 def _locked(t: Transaction, organisation_id: str, job_id: str, holder_id: str = "") -> AnyRow | None:
     """The job, one holder of it (*holder_id*, or the one that was heard of last), and the keys that an order takes."""
-    query = (
-        select(
-            job.c.organisation, job.c.id, job.c.site, job.c.owner, job.c.state, job.c.ticket, job.c.expires,
-            job.c.cancelling, job.c.direct_printer, job.c.generation, job.c.cloud_key, job.c.cloud_slot, job.c.ballot,
-            node.c.id.label("holder"), node.c.name.label("node_name"), node.c.seen.label("node_seen"),
-            node.c.revoked.label("node_revoked"), node.c.key_id, node.c.key_public,
-            organisation.c.order_key, party_key.c.private,
-        )
-        .join(holder, (holder.c.organisation == job.c.organisation) & (holder.c.job == job.c.id))
-        .join(node, node.c.id == holder.c.node)
-        .join(organisation, organisation.c.id == job.c.organisation)
-        .outerjoin(
-            party_key, (party_key.c.organisation == job.c.organisation) & (party_key.c.id == job.c.cloud_key)
-        )
-        .where(job.c.organisation == organisation_id, job.c.id == job_id)
-        .order_by(node.c.revoked.is_not(None), node.c.seen.desc())
-        .limit(1)
-        .with_for_update(of=job)
-    )  # fmt: skip
-    if holder_id:
-        query = query.where(node.c.id == holder_id)
-    return t.one(query)
+    values = {"of": organisation_id, "job": job_id}
+    return t.one(_AT_HOLDER, {**values, "holder": holder_id}) if holder_id else t.one(_AT_BEST, values)
 
 
 def _issue(t: Transaction, wish: _Wish) -> OrderItem:
@@ -203,12 +210,9 @@ def _record(t: Transaction, wish: _Wish, order: Order) -> None:
         "issued": t.now,
         "expires": order.exp,
     }
-    t.run(insert(release), values)
-    t.run(
-        update(job)
-        .where(job.c.organisation == row.organisation, job.c.id == row.id)
-        .values(ballot=order.ballot, sentence=f"On its way to {wish.printer.name}.")
-    )
+    t.run(_INSERT, values)
+    sentence = f"On its way to {wish.printer.name}."
+    t.run(_ON_ITS_WAY, {"of": row.organisation, "job": row.id, "to_ballot": order.ballot, "to_sentence": sentence})
     again = " once more" if wish.forces else ""
     text = f"Released by {wish.by} for {wish.printer.name}{again}."
     jobs.add_step(t, row.organisation, row.id, "release", text, order=order.jti, printer=wish.printer.name)

@@ -46,7 +46,7 @@ def add(t: Transaction, slug: str, name: str) -> None:
         "ca_certificate": authority.certificate,
         "created": t.now,
     }
-    if t.run(t.insert_new(organisation), values).rowcount == 0:
+    if not t.add(organisation, values):
         raise AlreadyThere(what="organisation", name=slug)
     keys.current(t, slug)
 

@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import bindparam, delete, func, insert, select
 
 from pullprint.base.errors import NotFound, PullprintError
 from pullprint.cloud import organisations, sites
@@ -18,6 +18,12 @@ SCHEMES = ("ipp", "ipps", "socket", "lpd")
 URI_LIMIT = 1_023
 _PLAIN = re.compile(r"[\x21-\x7e]+")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+
+_BY_ID_OR_NAME = (
+    select(printer.c.id, printer.c.name, printer.c.place)
+    .where(printer.c.organisation == bindparam("of"), printer.c.site == bindparam("at"))
+    .where((printer.c.id == bindparam("which")) | (func.lower(printer.c.name) == bindparam("lowered")))
+)
 
 
 class UriRefused(PullprintError):
@@ -90,11 +96,7 @@ def views(t: Transaction, organisation_id: str) -> list[PrinterView]:
 
 def by_id_or_name(t: Transaction, organisation_id: str, site_id: str, which: str) -> PrinterView:
     """The site's printer that *which* means; an id comes before a name. Raises NotFound."""
-    rows = t.all(
-        select(printer.c.id, printer.c.name, printer.c.place)
-        .where(printer.c.organisation == organisation_id, printer.c.site == site_id)
-        .where((printer.c.id == which) | (func.lower(printer.c.name) == which.lower()))
-    )
+    rows = t.all(_BY_ID_OR_NAME, {"of": organisation_id, "at": site_id, "which": which, "lowered": which.lower()})
     found = next((row for row in rows if row.id == which), rows[0] if rows else None)
     if found is None:
         raise NotFound(what="printer where this job is held")

@@ -200,7 +200,7 @@ def _step(t: Transaction, sender: Node, report: TraceReport) -> None:
         "text": printable(report.text, _TEXT),
         "detail": json.dumps(detail),
     }
-    t.run(t.insert_new(trace), values)
+    t.add(trace, values)
 
 
 def _gone(t: Transaction, sender: Node, row: AnyRow) -> None:

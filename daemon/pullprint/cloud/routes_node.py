@@ -1,6 +1,7 @@
 """The node channel: `wire.node` over HTTP."""
 
 import random
+from collections.abc import Sequence
 
 from aiohttp import web
 
@@ -63,7 +64,7 @@ async def collect(request: web.Request) -> web.StreamResponse:
     return answer(InboxAnswer(items=tuple(items), now=cloud.clock.now()))
 
 
-async def _items(cloud: Cloud, sender: Node, since: int) -> list[Item]:
+async def _items(cloud: Cloud, sender: Node, since: int) -> Sequence[Item]:
     end = cloud.clock.monotonic() + PARK * _random.uniform(0.9, 1.1)
     with cloud.bus.listen(node_topic(sender.id), organisation_topic(sender.organisation)) as waiter:
         items = await cloud.store.note(inbox.collect, sender.id, since)
@@ -71,7 +72,7 @@ async def _items(cloud: Cloud, sender: Node, since: int) -> list[Item]:
             if waiter.closed:
                 break
             items = await cloud.store.read(inbox.waiting, sender.id, since)
-    return list(items)
+    return items
 
 
 @access(Access.NODE)

@@ -8,7 +8,7 @@ import hashlib
 import secrets
 from dataclasses import dataclass
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from pullprint.base.errors import NotSignedIn
 from pullprint.cloud.store import Transaction
@@ -19,6 +19,12 @@ LIMIT = 7 * 86_400
 TOUCH_EVERY = 300
 """Seconds between two notes of a session's use."""
 TOKEN_LIMIT = 128
+
+_FIND = (
+    select(session, organisation.c.name)
+    .join(organisation, organisation.c.id == session.c.organisation)
+    .where(session.c.token_hash == bindparam("token_hash"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +61,7 @@ def find(t: Transaction, token: str) -> SignedIn:
     """Whose session has this *token*. Raises NotSignedIn."""
     if not 0 < len(token) <= TOKEN_LIMIT:
         raise NotSignedIn
-    row = t.one(
-        select(session, organisation.c.name)
-        .join(organisation, organisation.c.id == session.c.organisation)
-        .where(session.c.token_hash == _hash(token))
-    )
+    row = t.one(_FIND, {"token_hash": _hash(token)})
     if row is None or row.expires <= t.now:
         raise NotSignedIn
     return SignedIn(

@@ -50,7 +50,7 @@ def add(t: Transaction, organisation_id: str, slug: str, networks: Sequence[str]
         "hold": hold,
         "created": t.now,
     }
-    if t.run(t.insert_new(site), values).rowcount == 0:
+    if not t.add(site, values):
         raise organisations.AlreadyThere(what="site", name=slug)
 
 

@@ -3,10 +3,14 @@
 SQLite has one writer at a time, so one thread does everything, and a transaction costs one hop between threads
 instead of one for each statement. PostgreSQL gets a pool. Functions take a `Transaction` and what they need, are
 synchronous, and either return (commit) or raise (roll back); nobody is woken before the commit.
+
+Building a statement costs SQLAlchemy more than SQLite takes to run it. What an order or a poll waits for is built
+once, at module level, with `bindparam`.
 """
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +19,7 @@ from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 from sqlalchemy import Connection, CursorResult, Engine, Executable, Row, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
-from sqlalchemy.sql.dml import Insert
+from sqlalchemy.sql.dml import ReturningInsert
 from sqlalchemy.sql.schema import Table
 
 from pullprint.base.clock import Clock
@@ -53,19 +57,18 @@ class Transaction:
         """Execute *statement*."""
         return self.connection.execute(statement, values)
 
-    def one(self, statement: Executable) -> AnyRow | None:
+    def one(self, statement: Executable, values: Any = None) -> AnyRow | None:
         """The first row, or None."""
-        return self.connection.execute(statement).first()
+        return self.connection.execute(statement, values).first()
 
-    def all(self, statement: Executable) -> Sequence[AnyRow]:
+    def all(self, statement: Executable, values: Any = None) -> Sequence[AnyRow]:
         """Every row."""
-        return self.connection.execute(statement).all()
+        return self.connection.execute(statement, values).all()
 
-    def insert_new(self, table: Table) -> "Insert":
-        """``INSERT … ON CONFLICT DO NOTHING``: its ``rowcount`` says whether the row is new."""
-        if self.connection.dialect.name == "sqlite":
-            return sqlite.insert(table).on_conflict_do_nothing()
-        return postgresql.insert(table).on_conflict_do_nothing()
+    def add(self, table: Table, values: dict[str, Any]) -> bool:
+        """Insert a row unless there is one with its key; whether it is new."""
+        statement = _insert_once(self.connection.dialect.name, table)
+        return self.connection.execute(statement, values).first() is not None
 
     def wake(self, *topics: str) -> None:
         """Whoever waits for one of *topics* looks again after the commit."""
@@ -78,6 +81,7 @@ class Store:
     def __init__(self, url: str, clock: Clock) -> None:
         self._clock = clock
         self.engine = _engine(url)
+        self._modes = {mode: self.engine.execution_options(pullprint_mode=mode) for mode in ("full", "light", "read")}
         workers = 1 if self.engine.dialect.name == "sqlite" else POOL
         self._executor = ThreadPoolExecutor(workers, "pullprint-store")
         self.on_commit: Callable[[set[str]], None] | None = None
@@ -118,7 +122,7 @@ class Store:
         self, mode: str, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         try:
-            with self.engine.connect().execution_options(pullprint_mode=mode) as connection, connection.begin():
+            with self._modes[mode].connect() as connection, connection.begin():
                 transaction = Transaction(connection, self._clock.now())
                 result = work(transaction, *args, **kwargs)
         except OperationalError as error:
@@ -126,6 +130,13 @@ class Store:
         if transaction.topics and self.on_commit:
             self.on_commit(transaction.topics)
         return result
+
+
+@functools.cache
+def _insert_once(dialect: str, table: Table) -> ReturningInsert[*tuple[Any, ...]]:
+    # Drivers do not agree on an INSERT's row count, so the key comes back instead.
+    statement = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+    return statement.on_conflict_do_nothing().returning(*table.primary_key.columns)
 
 
 def _engine(url: str) -> Engine:
@@ -171,12 +182,13 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     mode = connection.get_execution_options().get("pullprint_mode", "full")
+    driver: Any = connection.connection.driver_connection
     if mode == "read":
-        connection.exec_driver_sql("BEGIN")
+        driver.execute("BEGIN")
         return
-    connection.exec_driver_sql(f"PRAGMA synchronous = {'NORMAL' if mode == 'light' else 'FULL'}")
+    driver.execute(f"PRAGMA synchronous = {'NORMAL' if mode == 'light' else 'FULL'}")
     # A transaction that begins as a reader cannot become a writer once another process has written.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    driver.execute("BEGIN IMMEDIATE")
 
 
 def _begin_postgresql(connection: Connection) -> None:

@@ -229,6 +229,7 @@ trace = Table(
     Column("source", Text, primary_key=True),  # a node's id, or ``cloud``: each counts its own steps
     Column("seq", BigInteger, primary_key=True),
     Column("at", Double, nullable=False),
+    Column("host", Text, nullable=False),  # the node's name at that time
     Column("event", Text, nullable=False),
     Column("text", Text, nullable=False),
     Column("detail", Text, nullable=False),

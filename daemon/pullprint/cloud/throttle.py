@@ -41,7 +41,7 @@ ENROL_ADDRESS = Limit("enrol-address", 30, 600)
 def attempt(t: Transaction, limit: Limit, *words: str) -> None:
     """Count one attempt. Raises TooMany with the seconds to wait."""
     key = limit.key(*words)
-    t.run(t.insert_new(throttle), {"key": key, "started": t.now, "attempts": 0})
+    t.add(throttle, {"key": key, "started": t.now, "attempts": 0})
     over = throttle.c.started <= t.now - limit.seconds
     t.run(
         update(throttle)

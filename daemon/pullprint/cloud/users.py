@@ -70,7 +70,7 @@ def add(t: Transaction, organisation_id: str, name: str, encoded: str) -> str:
     organisations.check_exists(t, organisation_id)
     lowered = check_user_name(name)
     values = {"organisation": organisation_id, "name": lowered, "password": encoded, "created": t.now}
-    if t.run(t.insert_new(user_account), values).rowcount == 0:
+    if not t.add(user_account, values):
         raise organisations.AlreadyThere(what="user", name=lowered)
     sites.changed(t, organisation_id)
     return lowered

@@ -42,6 +42,9 @@ class Event(StrEnum):
 ENDED = frozenset({State.DONE, State.CANCELLED, State.EXPIRED})
 """Nothing follows these; the sealed job and its keys are destroyed."""
 
+UNDER_WAY = frozenset({State.PREPARED, State.COMMITTED, State.SENDING})
+"""A releaser is at work; nobody else may end or release the job."""
+
 TABLE: dict[State, dict[Event, State]] = {
     State.RECEIVING: {Event.STORED: State.HELD},
     State.HELD: {

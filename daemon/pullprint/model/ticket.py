@@ -12,7 +12,7 @@ from pullprint.base.errors import PullprintError
 OPTIONS_LIMIT = 512
 NAME_LIMIT = 255
 TEXT_LIMIT = 65_536
-"""Characters of all names and values together."""
+"""Bytes of all names and values together, as UTF-8."""
 COPIES_LIMIT = 9_999
 
 # Set by cupsd itself, not chosen by the user (scheduler/job.c, get_options).
@@ -23,6 +23,9 @@ _SCHEDULER_OPTIONS = frozenset(
      "document-format-supplied", "job-more-info", "finishing-template-used"}
 )  # fmt: skip
 _SCHEDULER_PREFIXES = ("time-at-", "date-time-at-")
+
+_SPACE = " \f\n\r\t\v"
+"""White space to libcups; ``str.isspace`` would also split at a no-break space."""
 
 # PPD spelling → IPP attribute and value; a PPD option without an entry here goes to the printer as it is.
 _PPD_CHOICES: dict[str, tuple[str, dict[str, str]]] = {
@@ -66,14 +69,15 @@ class Ticket:
                 raise TicketRefused(reason=f"an option's name is empty or longer than {NAME_LIMIT} characters")
             if any(ord(char) < 0x20 or ord(char) == 0x7F or 0xD800 <= ord(char) <= 0xDFFF for char in name + value):
                 raise TicketRefused(reason="an option contains control characters")
-        if sum(len(name) + len(value) for name, value in self.options) > TEXT_LIMIT:
-            raise TicketRefused(reason=f"its options are longer than {TEXT_LIMIT} characters")
+        # In bytes: the header's JSON writes one emoji as twelve, and an order must still fit its own limit.
+        if sum(len(name.encode()) + len(value.encode()) for name, value in self.options) > TEXT_LIMIT:
+            raise TicketRefused(reason=f"its options are longer than {TEXT_LIMIT} bytes")
 
     @classmethod
     def from_cups(cls, copies: int, options: str) -> "Ticket":
         """The ticket in CUPS's own words: ``argv[4]`` and ``argv[5]``. Raises TicketRefused."""
         if len(options) > 2 * TEXT_LIMIT:
-            raise TicketRefused(reason=f"its options are longer than {TEXT_LIMIT} characters")
+            raise TicketRefused(reason=f"its options are longer than {TEXT_LIMIT} bytes")
         chosen = tuple((n, v) for n, v in parse_options(options) if not set_by_scheduler(n) and n != "copies")
         return cls(copies=copies, options=chosen)
 
@@ -114,42 +118,75 @@ def set_by_scheduler(name: str) -> bool:
 
 
 def parse_options(text: str) -> Iterable[tuple[str, str]]:
-    """Names and values as cupsParseOptions(3) reads them: quotes, backslashes, braces, and bare ``name``/``noname``."""
-    position, end = 0, len(text)
+    """Names and values in their order, read as libcups reads them (cups/options.c, cupsParseOptions of 2.4).
+
+    A value is made of pieces: a quoted one or a ``{collection}`` begins right after ``=``, a comma or another such
+    piece; anything else runs to the next white space, quotes and braces included. A bare ``name`` is true and a bare
+    ``noname`` false (so ``normal`` turns ``rmal`` off, as it does in CUPS); an empty name ends the parsing. libcups
+    then keeps the last of each name, in any case of letters; that is left to who looks names up.
+    """
+    if text.startswith("{") and text.endswith("}") and len(text) > 1:
+        text = text[1:-1]
+    position, end = _skip_space(text, 0), len(text)
     while position < end:
-        while position < end and text[position].isspace():
-            position += 1
         start = position
-        while position < end and text[position] != "=" and not text[position].isspace():
+        while position < end and text[position] != "=" and text[position] not in _SPACE:
             position += 1
         name = text[start:position]
+        if not name:
+            return
+        position = _skip_space(text, position)
         if position < end and text[position] == "=":
             value, position = _parse_value(text, position + 1)
-            if name:
-                yield name, value
-        elif name:
-            yield (name[2:], "false") if name[:2].lower() == "no" and len(name) > 2 else (name, "true")
+            yield name, value
+            position = _skip_space(text, position)
+        elif name[:2].lower() != "no":
+            yield name, "true"
+        elif len(name) > 2:
+            yield name[2:], "false"
+
+
+def _skip_space(text: str, position: int) -> int:
+    while position < len(text) and text[position] in _SPACE:
+        position += 1
+    return position
 
 
 def _parse_value(text: str, position: int) -> tuple[str, int]:
     value: list[str] = []
-    quote, depth = "", 0
+    end = len(text)
+    while position < end and text[position] not in _SPACE:
+        if text[position] == ",":
+            value.append(",")
+            position += 1
+        elif text[position] in "'\"":
+            position = _take(text, position + 1, text[position], value) + 1
+        elif text[position] == "{":
+            position = _take_collection(text, position, value)
+        else:
+            position = _take(text, position, _SPACE, value)
+    return "".join(value), position
+
+
+def _take(text: str, position: int, stops: str, value: list[str]) -> int:
+    """Append to *value* up to any of *stops*, backslashes taken away; the position of the stop."""
+    while position < len(text) and text[position] not in stops:
+        if text[position] == "\\" and position + 1 < len(text):
+            position += 1
+        value.append(text[position])
+        position += 1
+    return position
+
+
+def _take_collection(text: str, position: int, value: list[str]) -> int:
+    depth = 0
     while position < len(text):
         char = text[position]
+        depth += (char == "{") - (char == "}")
         if char == "\\" and position + 1 < len(text):
             position += 1
-            value.append(text[position])
-        elif quote:
-            if char == quote:
-                quote = ""
-            else:
-                value.append(char)
-        elif char in "'\"" and depth == 0:
-            quote = char
-        elif char.isspace() and depth == 0:
-            break
-        else:
-            depth += (char == "{") - (char == "}" and depth > 0)
-            value.append(char)
+        value.append(text[position])
         position += 1
-    return "".join(value), position
+        if char == "}" and depth == 0:
+            break
+    return position

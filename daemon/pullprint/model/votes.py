@@ -59,13 +59,15 @@ def promise(vote: Vote, ballot: int, *, forced: bool = False) -> Vote | Refusal:
     """PREPARE: the record after promising *ballot*, or why not.
 
     A voter that lost its record takes part only in a job's very first ballot, before which nothing can have been
-    committed, or in one that the owner *forced*; from then on its record is whole again.
+    committed, or in one that the owner *forced*. The first makes its record whole again: so nothing of an order from
+    before the loss may reach it any more, and whoever brings messages here sees to that. The second does not: what was
+    committed before the loss is as unknown after a forced ballot that came to nothing as it was before it.
     """
     if vote.lost and ballot > 1 and not forced:
         return Refusal.VOTE_LOST
     if ballot <= vote.promised:
         return Refusal.OUTDATED
-    return replace(vote, promised=ballot, lost=False)
+    return replace(vote, promised=ballot, lost=vote.lost and ballot > 1)
 
 
 def commit(vote: Vote, ballot: int, order: str) -> Vote | Refusal:
@@ -86,29 +88,37 @@ def prove_nothing_sent(vote: Vote, ballot: int) -> Vote:
     )
 
 
+def burn(vote: Vote, ballot: int) -> Vote:
+    """The record after *ballot* was refused before any vote: a late copy of its order can do nothing any more."""
+    return replace(vote, promised=max(vote.promised, ballot))
+
+
+def sent_nothing(vote: Vote, ballot: int) -> bool:
+    """Whether this record proves that *ballot*, which is not under way, printed nothing and never will."""
+    return ballot <= vote.promised and all(a.nothing_sent for a in vote.attempts if a.ballot == ballot)
+
+
 def doubtful(promises: Mapping[str, Vote], voters: Collection[str], ballot: int) -> frozenset[int]:
     """Earlier ballots that could have had a quorum and are not proven to have sent nothing.
 
-    *promises* are the records of the voters that answered; one that did not answer may have committed to anything.
+    *promises* are the records of the voters that answered; one that did not answer, or lost its record, may have
+    committed to anything.
     """
-    silent = len(set(voters) - set(promises))
-    committed: dict[int, int] = {}
-    proven: set[int] = set()
-    for vote in promises.values():
-        for attempt in vote.attempts:
-            committed[attempt.ballot] = committed.get(attempt.ballot, 0) + 1
-            if attempt.nothing_sent:
-                proven.add(attempt.ballot)
-    return frozenset(
-        earlier
-        for earlier, count in committed.items()
-        if earlier < ballot and earlier not in proven and count + silent >= quorum(len(voters))
-    )
+    answers = [promises[voter] for voter in set(voters) & set(promises)]
+    silent = len(set(voters)) - len(answers)
+    known = {attempt.ballot for vote in answers for attempt in vote.attempts}
+    proven = {attempt.ballot for vote in answers for attempt in vote.attempts if attempt.nothing_sent}
+
+    def could_have_decided(earlier: int) -> bool:
+        possible = sum(vote.lost or any(a.ballot == earlier for a in vote.attempts) for vote in answers)
+        return possible + silent >= quorum(len(set(voters)))
+
+    return frozenset(b for b in known - proven if b < ballot and could_have_decided(b))
 
 
 def judge(promises: Mapping[str, Vote], voters: Collection[str], ballot: int, forces: Collection[int] = ()) -> Verdict:
     """Whether the releaser may send COMMIT for *ballot*; *forces* are the doubtful ballots that the owner named."""
-    if len(set(promises) & set(voters)) < quorum(len(voters)):
+    if len(set(promises) & set(voters)) < quorum(len(set(voters))):
         return Verdict.NO_QUORUM
     if doubtful(promises, voters, ballot) - set(forces):
         return Verdict.IN_DOUBT

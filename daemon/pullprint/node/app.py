@@ -69,12 +69,11 @@ class Node:
             counter = FactCounter(settings.facts_program, self._clock)
             intake = Intake(settings, self._holder, self._site, self._identity, counter, self._clock)
             inherited = systemd.inherited_sockets()
-            listener = inherited.get("intake") or _listen(settings.intake_socket)
-            control = inherited.get("control") or _listen(settings.control_socket)
             api = LocalApi(self, self._holder, self._site, settings.name).app()
             runner = web.AppRunner(api, access_log=None, shutdown_timeout=1.0)
             await runner.setup()
-            await web.SockSite(runner, control).start()
+            await web.SockSite(runner, inherited.get("control") or _listen(settings.control_socket)).start()
+            listener = inherited.get("intake") or _listen(settings.intake_socket)
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = [

@@ -9,6 +9,7 @@ import logging
 
 from pullprint import __version__
 from pullprint.base.backoff import Backoff
+from pullprint.base.checkpoint import checkpoint
 from pullprint.base.clock import Clock
 from pullprint.base.errors import PullprintError
 from pullprint.model.states import Event, WrongState
@@ -183,6 +184,7 @@ class Channel:
                     + "]}"
                 )
                 acknowledged = await self._client.post("/node/v1/events", body, wire.Acknowledged)
+                checkpoint("reported")
                 await self._holder.read(Index.acknowledge, acknowledged.n)
                 if acknowledged.n < reports[0][0]:
                     raise CloudRefused(500, "events", "The cloud did not take this host's reports.")

@@ -10,12 +10,14 @@ from pullprint.base.errors import BadRequest
 COPY_LIMIT = 64 << 20
 """Bytes of a piped document that are kept in memory for counting its facts; a pipe cannot be read twice."""
 _POLL = 500
-"""Milliseconds after which a silent pipe is looked at again, to notice that its backend has gone."""
+"""Milliseconds after which a silent pipe is looked at again, to notice that its document was dropped."""
+_PDF_END = b"%%EOF"
+_TAIL = 1_024
+"""Bytes from the end in which readers look for it (PDF 1.7, Adobe's implementation note 18)."""
 
 
-class BackendGone(Exception):
-    """The backend that handed the document over has ended, so this is not the whole of it, or nobody wants it any
-    more."""
+class Dropped(Exception):
+    """Nobody wants the document any more, or nobody knows whether this is the whole of it. CUPS still has the job."""
 
 
 @dataclass
@@ -23,10 +25,14 @@ class IncomingDocument:
     """An open descriptor that becomes ours. `read` blocks: it is for a thread."""
 
     fd: int
-    gone: bool = False
-    """Set by the loop when the backend's connection closes."""
+    dropped: bool = False
+    """Set by the loop when the backend takes the document back: the job was cancelled, or cupsd is stopping."""
+    abandoned: bool = False
+    """Set by the loop when the backend hung up without a word. cupsd takes a backend that somebody killed for a
+    finished one, so the document may be nowhere else any more."""
     _copy: int = field(default=-1, init=False)
     _copied: int = field(default=0, init=False)
+    _tail: bytes = field(default=b"", init=False)
 
     def __post_init__(self) -> None:
         mode = os.fstat(self.fd).st_mode
@@ -39,15 +45,23 @@ class IncomingDocument:
             os.lseek(self.fd, 0, os.SEEK_SET)
 
     def read(self, buffer: memoryview) -> int:
-        """Fill the beginning of *buffer*; 0 at the end. Raises BackendGone, OSError."""
+        """Fill the beginning of *buffer*; 0 at the end. Raises Dropped, OSError."""
         if self._piped:
             self._wait()
-        if self.gone:
-            raise BackendGone
+        if self.dropped:
+            raise Dropped
         count = os.readv(self.fd, [buffer])
-        if self._copy >= 0:
+        if self._piped and count:
             self._keep(buffer[:count])
         return count
+
+    def check_wanted(self) -> None:
+        """After the end: raise Dropped unless this is the whole document, and somebody may still want it.
+
+        A pipe also ends when its filter was killed together with the backend. Filters write PDF, whose end can be told.
+        """
+        if self.dropped or (self.abandoned and self._piped and _PDF_END not in self._tail):
+            raise Dropped
 
     @property
     def countable(self) -> int:
@@ -64,10 +78,13 @@ class IncomingDocument:
     def _wait(self) -> None:
         poll = select.poll()
         poll.register(self.fd, select.POLLIN)
-        while not self.gone and not poll.poll(_POLL):
+        while not self.dropped and not poll.poll(_POLL):
             pass
 
     def _keep(self, data: memoryview) -> None:
+        self._tail = (self._tail + bytes(data[-_TAIL:]))[-_TAIL:]
+        if self._copy < 0:
+            return
         self._copied += len(data)
         if self._copied > COPY_LIMIT:
             os.close(self._copy)

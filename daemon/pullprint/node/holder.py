@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from pullprint.base.bell import Bell
+from pullprint.base.checkpoint import checkpoint
 from pullprint.base.clock import Clock
 from pullprint.base.files import private_directory
 from pullprint.base.worker import Worker
 from pullprint.model.facts import Facts
 from pullprint.model.job import JOB_ID
-from pullprint.model.states import ENDED, Event, State
-from pullprint.model.votes import Vote, prove_nothing_sent
+from pullprint.model.states import ENDED, UNDER_WAY, Event, State
+from pullprint.model.votes import Attempt, Vote, prove_nothing_sent
 from pullprint.vault.header import Header, SealDamaged
 from pullprint.vault.index import Index
 from pullprint.vault.keyring import Keyring
@@ -33,7 +34,10 @@ log = logging.getLogger(__name__)
 
 KEEP_ENDED = 7 * 86_400
 """Seconds that a node remembers a job that ended; also how long its job-uuid is recognised."""
-RESTARTED = "This host restarted before anything was sent to the printer. The document is still held; release it again."
+INTERRUPTED = (
+    "The release was interrupted on this host before anything was sent to the printer. The document is still held; "
+    "release it again."
+)
 LOST_TRACK = (
     "This host stopped while the printer was being sent the document. It may have been printed, so it is not sent "
     "again by itself. Look at the printer, then choose “print again” or “it came out”."
@@ -72,8 +76,8 @@ class Holder:
         for path in sorted(self.directory.iterdir()):
             if JOB_ID.fullmatch(path.name) and path.name not in known:
                 await self._adopt(path, node, rebuilt=rebuilt)
-        for record in await self.read(Index.in_states, State.PREPARED, State.COMMITTED, State.SENDING):
-            await self._settle(record)
+        for record in await self.read(Index.in_states, *UNDER_WAY):
+            await self.settle(record.id)
         for record in await self.read(lambda index: index.jobs(ended_since=0)):
             if record.state in ENDED:
                 await self._shred(record.id)
@@ -108,6 +112,7 @@ class Holder:
         """Move *job* to an end and destroy its sealed file."""
         record = await self.change(Index.move, job, event, step, **more)
         if record.state in ENDED:
+            checkpoint("ended")
             await self._shred(job)
         return record
 
@@ -129,27 +134,22 @@ class Holder:
         for path in self.directory.glob(".*.new"):
             path.unlink()
 
-    async def _settle(self, record: Record) -> None:
-        ballot = record.vote.attempts[-1].ballot if record.vote.attempts else 0
-        order = record.vote.attempts[-1].order if record.vote.attempts else ""
+    async def settle(self, job: str) -> None:
+        """Bring a job that a crash or a fault left under way to the state that is safe to say."""
+        record = await self.read(Index.get, job)
+        latest = record.vote.attempts[-1] if record.vote.attempts else Attempt(record.vote.promised, "")
         match record.state:
             case State.PREPARED:
-                await self.change(
-                    Index.move,
-                    record.id,
-                    Event.ABANDON,
-                    Step("restarted", RESTARTED),
-                    ballot=record.vote.promised,
-                )
+                step, ballot = Step("interrupted", INTERRUPTED), record.vote.promised
+                await self.change(Index.move, job, Event.ABANDON, step, ballot=ballot)
             case State.COMMITTED:
-                vote = prove_nothing_sent(record.vote, ballot)
-                step = Step("restarted", RESTARTED)
+                step, vote = Step("interrupted", INTERRUPTED), prove_nothing_sent(record.vote, latest.ballot)
                 await self.change(
-                    Index.move, record.id, Event.NOTHING_SENT, step, order=order, ballot=ballot, vote=vote
+                    Index.move, job, Event.NOTHING_SENT, step, order=latest.order, ballot=latest.ballot, vote=vote
                 )
-            case _:
+            case State.SENDING:
                 step = Step("lost-track", LOST_TRACK)
-                await self.change(Index.move, record.id, Event.LOST_TRACK, step, order=order, ballot=ballot)
+                await self.change(Index.move, job, Event.LOST_TRACK, step, order=latest.order, ballot=latest.ballot)
 
     async def _adopt(self, path: Path, node: str, *, rebuilt: bool) -> None:
         """Hold a sealed file that the index does not know: the index was lost, or we crashed before its row was

@@ -1,7 +1,8 @@
 """Intake: the socket where CUPS's backend hands over a document, and waits until it is sealed and durable.
 
 The answer `stored` is a promise. It is given after the sealed file, its folder and the index row have reached the
-disk, and only while the backend is still there to hear it: a document whose backend has gone may be cut short.
+disk. A backend that hangs up without a word was killed, and cupsd believes that such a job is finished; so its document
+is kept as well if all of it is here, and only the word ``drop`` (a cancelled job) lets go of it.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from contextlib import suppress
 from functools import partial
 from urllib.parse import unquote
 
+from pullprint.base.checkpoint import checkpoint
 from pullprint.base.clock import Clock
 from pullprint.base.errors import PullprintError, TooLarge
 from pullprint.base.peer import peer_uid
@@ -24,7 +26,7 @@ from pullprint.model.job import Context, Submission, new_job_id
 from pullprint.model.owner import new_code, owner_of
 from pullprint.model.ticket import TicketRefused
 from pullprint.model.votes import Vote
-from pullprint.node.document import BackendGone, IncomingDocument
+from pullprint.node.document import Dropped, IncomingDocument
 from pullprint.node.facts import FactCounter
 from pullprint.node.holder import Holder, record_of
 from pullprint.node.settings import Settings
@@ -38,6 +40,7 @@ from pullprint.wire.node import CLOUD
 
 log = logging.getLogger(__name__)
 
+DROP = b"drop\n"
 LINE_SECONDS = 10.0
 """For the backend to send its line."""
 CONNECTIONS = 256
@@ -115,7 +118,7 @@ class Intake:
         with connection:
             try:
                 answer = await self._answer(connection, fds, group)
-            except BackendGone:
+            except Dropped:
                 return
             except _REFUSED as error:
                 answer = f"refused {error.sentence}"
@@ -145,15 +148,19 @@ class Intake:
             raise LineRefused(reason="it did not pass exactly one document")
         if not self._site.joined:
             raise NotJoined
+        checkpoint("line-received")
         document = IncomingDocument(fds.pop())
         handed_on = False
         loop = asyncio.get_running_loop()
 
-        def hung_up() -> None:
-            document.gone = True
-            loop.remove_reader(connection)
+        def heard() -> None:
+            word = _word(connection)
+            document.dropped = document.dropped or word == DROP
+            document.abandoned = document.abandoned or not word
+            if not word:
+                loop.remove_reader(connection)
 
-        loop.add_reader(connection, hung_up)
+        loop.add_reader(connection, heard)
         try:
             record, fresh = await self._store(submission, document)
             if fresh and document.countable >= 0:
@@ -163,6 +170,7 @@ class Intake:
             loop.remove_reader(connection)
             if not handed_on:
                 document.close()
+        checkpoint("indexed")
         return f"stored {record.id} {_told(record, self._site.config.public_url)}"
 
     async def _store(self, submission: Submission, document: IncomingDocument) -> tuple[Record, bool]:
@@ -205,11 +213,11 @@ class Intake:
             limit=self._settings.document_limit_mib * MIB,
         )  # fmt: skip
         header = await asyncio.get_running_loop().run_in_executor(self._threads, sealing)
+        checkpoint("sealed")
         try:
             if header.size == 0:
                 raise EmptyDocument
-            if document.gone:
-                raise BackendGone
+            document.check_wanted()
             code = "" if owner or direct else new_code()
             host = "" if local else submission.host
             record = record_of(
@@ -260,12 +268,20 @@ async def _receive(connection: socket.socket, fds: list[int]) -> bytes:
                 if len(line) > LINE_LIMIT:
                     raise LineRefused(reason="the line is too long")
                 if not data:
-                    raise BackendGone
+                    raise Dropped
     except TimeoutError as error:
         raise LineRefused(reason="the line did not come in time") from error
     except ConnectionError as error:
-        raise BackendGone from error
+        raise Dropped from error
     return bytes(line)
+
+
+def _word(connection: socket.socket) -> bytes:
+    """What the backend says after its line: `DROP`, or nothing more because it has hung up."""
+    try:
+        return connection.recv(len(DROP))
+    except ConnectionError:
+        return b""
 
 
 async def _readable(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:

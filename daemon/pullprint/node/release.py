@@ -10,14 +10,16 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
+from pullprint.base.checkpoint import checkpoint
 from pullprint.base.clock import Clock
 from pullprint.base.errors import PullprintError
 from pullprint.model.states import Event, State, WrongState
 from pullprint.model.uri import PrinterUri, check_uri
 from pullprint.model.votes import Refusal, Verdict, Vote, commit, judge, promise, prove_nothing_sent
-from pullprint.node.holder import Holder
+from pullprint.node.holder import LOST_TRACK, Holder
 from pullprint.node.site import Site
 from pullprint.printers.delivery import DeliveryRequest, deliver
 from pullprint.printers.outcome import Outcome, Phase, Progress, Result
@@ -122,6 +124,10 @@ class Releaser:
             await self._execute(order, item)
         except PullprintError as error:
             await self._refused(order, error)
+        except Exception:
+            # A full disk, or a fault of ours, between two steps: end as a restart would.
+            log.exception("order %s failed", order.jti)
+            await self._holder.settle(order.job)
         finally:
             self._holder.busy.discard(order.job)
 
@@ -131,12 +137,14 @@ class Releaser:
             raise WrongState(state=record.state.value)
         if order.ballot <= record.vote.promised:
             raise OrderUsed
+        checkpoint("order-verified")
         printer = self._site.printer(order.printer)
         uri = await resolve(check_uri(printer.uri), self._site.networks)
         state = self._printers.setdefault(printer.id, _PrinterState())
         async with state.turn:
             await self._preflight(record, printer, uri, state)
             record = await self._vote(record, order, printer)
+            checkpoint("committed")
             await self._print(record, order, printer, uri, item)
 
     async def _preflight(self, record: Record, printer: Printer, uri: PrinterUri, state: _PrinterState) -> None:
@@ -186,6 +194,7 @@ class Releaser:
             Index.move, record.id, Event.PREPARE, Step("prepared", f"Released for {printer.name}.", who),
             order=order.jti, ballot=order.ballot, vote=promised, printer=printer.id,
         )  # fmt: skip
+        checkpoint("prepared")
         return await self._holder.change(
             Index.move, record.id, Event.COMMIT, Step("committed", f"Connecting to {printer.name}."),
             order=order.jti, ballot=order.ballot, vote=committed,
@@ -199,6 +208,7 @@ class Releaser:
             step = Step("sending", f"{printer.name} is being sent the document.")
             await self._holder.change(Index.move, record.id, Event.SEND, step, order=order.jti, ballot=order.ballot)
             sending = True
+            checkpoint("sending")
 
         def open_job() -> OpenJob:
             return OpenJob(self._holder.path(record.id), record.id, lambda header: self._key_parts(header, order, item))
@@ -217,12 +227,18 @@ class Releaser:
                         uri, lambda: document(opened), request, on_first_byte=first_byte, on_progress=teller.tell,
                         backend_dir=self._backend_dir, spool=self._spool, trust=self._trust, clock=self._clock,
                     )  # fmt: skip
-        except (PullprintError, OSError) as error:
-            if sending:
-                raise
+        except Exception as error:
+            # After COMMIT every end is written down, a fault of ours too.
             sentence = error.sentence if isinstance(error, PullprintError) else DAMAGED
-            await self._nothing_sent(record, order, Step("nothing-sent", sentence))
+            if not isinstance(error, PullprintError | OSError):
+                log.exception("delivery failed")
+                sentence = FAULT
+            if sending:
+                await self._lost_track(record, order, Step("lost-track", LOST_TRACK))
+            else:
+                await self._nothing_sent(record, order, Step("nothing-sent", sentence))
             return
+        checkpoint("delivered")
         await self._conclude(record, order, printer, outcome)
 
     async def _conclude(self, record: Record, order: Order, printer: Printer, outcome: Outcome) -> None:
@@ -242,10 +258,10 @@ class Releaser:
                 await self._nothing_sent(record, order, Step("nothing-sent", outcome.sentence, detail))
                 self._printers[printer.id].probed = float("-inf")
             case Result.UNCERTAIN:
-                step = Step("uncertain", outcome.sentence, detail)
-                await self._holder.change(
-                    Index.move, record.id, Event.LOST_TRACK, step, order=order.jti, ballot=order.ballot
-                )
+                await self._lost_track(record, order, Step("uncertain", outcome.sentence, detail))
+
+    async def _lost_track(self, record: Record, order: Order, step: Step) -> None:
+        await self._holder.change(Index.move, record.id, Event.LOST_TRACK, step, order=order.jti, ballot=order.ballot)
 
     async def _nothing_sent(self, record: Record, order: Order, step: Step) -> None:
         current = await self._holder.read(Index.get, record.id)
@@ -258,11 +274,12 @@ class Releaser:
         log.info("order %s refused: %s", order.jti, error.code)
         step = Step("refused", error.sentence, {"order": order.jti, "code": error.code})
         try:
-            await self._holder.change(Index.note, order.job, step, order=order.jti, ballot=order.ballot)
+            await self._holder.change(Index.refuse, order.job, step, order.jti, order.ballot)
         except PullprintError:
             log.warning("order %s is for a job that is not held here", order.jti)
 
 
+FAULT = "Pullprint has a fault. Nothing was printed and the document is still held; tell who looks after this host."
 DAMAGED = "The stored copy of this job cannot be read on this host. Nothing was printed; print the document again."
 
 
@@ -304,7 +321,8 @@ async def document(opened: OpenJob) -> AsyncIterator[bytes]:
     chunks = opened.chunks()
 
     def some() -> bytes:
-        return b"".join(bytes(chunk) for chunk, _ in zip(chunks, range(READ_AHEAD), strict=False))
+        return b"".join(bytes(chunk) for chunk in islice(chunks, READ_AHEAD))
 
     while piece := some() if opened.header.size <= _INLINE else await asyncio.to_thread(some):
         yield piece
+        checkpoint("half-sent")

@@ -108,12 +108,10 @@ class Backend:
 
     def kill(self) -> None:
         """End the process group now; after this the backend can do nothing more, and `exit` is known."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
         if self.exit is None:
+            self.signal(signal.SIGKILL)
             # Blocks for as long as the kernel needs to end a killed process: microseconds.
             self._reaped(os.waitpid(self.pid, 0)[1])
-        self._drain_stderr()
 
     def signal(self, number: signal.Signals) -> None:
         """Send *number* to the process group."""
@@ -197,12 +195,7 @@ class Backend:
         # lpd.c sends its spooled file again after a no, 30 s later, for ever. Once it is connected it gets no
         # new descriptors: the kernel refuses the socket that a second attempt would need, also while we are
         # stopped.
-        if (
-            self._scheme == "lpd"
-            and self.witness.connected
-            and not self._fenced
-            and hasattr(resource, "prlimit")
-        ):
+        if self._scheme == "lpd" and self.witness.connected and not self._fenced and hasattr(resource, "prlimit"):
             self._fenced = True
             with contextlib.suppress(OSError):
                 resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (0, 0))

@@ -96,9 +96,7 @@ def _look(server: str | None, port: int) -> _Seen:
     version = ""
     for name in list(queues)[:QUEUE_LIMIT]:
         if str(queues[name].get("device-uri", "")).startswith(OUR_SCHEME):
-            details[name] = connection.getPrinterAttributes(
-                name, requested_attributes=[*wanted, "cups-version"]
-            )
+            details[name] = connection.getPrinterAttributes(name, requested_attributes=[*wanted, "cups-version"])
             version = printable(str(details[name].get("cups-version", "")), 32)
     try:
         settings = {str(k): str(v) for k, v in connection.adminGetServerSettings().items()}
@@ -109,9 +107,7 @@ def _look(server: str | None, port: int) -> _Seen:
 
 def _settings(asked: Mapping[str, str], configuration: Path) -> tuple[Mapping[str, str], str]:
     """Directives by lower-case name, and where they come from; empty when neither source can be read."""
-    if asked and any(
-        name in asked for name in ("PreserveJobFiles", "JobRetryLimit", "MaxJobTime", "Browsing")
-    ):
+    if asked and any(name in asked for name in ("PreserveJobFiles", "JobRetryLimit", "MaxJobTime", "Browsing")):
         return {name.lower(): value for name, value in asked.items()}, "cupsd"
     try:
         with configuration.open("r", encoding="utf-8", errors="replace") as file:
@@ -152,17 +148,15 @@ def _backend(path: Path) -> list[Finding]:
             )
         ]
     if status.st_mode & 0o7777 != 0o755 or status.st_uid != 0:
-        return [
-            Finding(
-                Level.WARN, "The pullprint backend should belong to root, mode 0755, to run as lp.", install
-            )
-        ]
+        return [Finding(Level.WARN, "The pullprint backend should belong to root, mode 0755, to run as lp.", install)]
     return [Finding(Level.OK, "The pullprint backend is installed.")]
 
 
 def _queues(queues: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     if not queues:
-        advice = "Make one with `lpadmin -p pullprint -E -v pullprint:/ -P pullprint.ppd -o printer-error-policy=retry-job`."
+        advice = (
+            "Make one with `lpadmin -p pullprint -E -v pullprint:/ -P pullprint.ppd -o printer-error-policy=retry-job`."
+        )
         return [Finding(Level.WARN, "No queue prints to Pullprint.", advice)]
     findings = []
     for raw, attributes in queues.items():
@@ -173,13 +167,9 @@ def _queues(queues: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
             what = f"Queue {name} has the error policy {printable(policy, 32) or 'unknown'}: it may stop or drop jobs."
             findings.append(Finding(Level.BAD if policy == "abort-job" else Level.WARN, what, advice))
         elif attributes.get("printer-state") == 5:
-            findings.append(
-                Finding(Level.BAD, f"Queue {name} is stopped.", f"Start it with `cupsenable {name}`.")
-            )
+            findings.append(Finding(Level.BAD, f"Queue {name} is stopped.", f"Start it with `cupsenable {name}`."))
         elif attributes.get("printer-is-accepting-jobs") is False:
-            findings.append(
-                Finding(Level.BAD, f"Queue {name} takes no jobs.", f"Open it with `cupsaccept {name}`.")
-            )
+            findings.append(Finding(Level.BAD, f"Queue {name} takes no jobs.", f"Open it with `cupsaccept {name}`."))
         else:
             findings.append(Finding(Level.OK, f"Queue {name} is ready and keeps jobs until they are taken."))
     return findings

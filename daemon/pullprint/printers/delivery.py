@@ -109,9 +109,7 @@ async def deliver(
     travel = options_travel(uri.scheme, request.content_type)
     repeats = 1 if travel else request.copies
     try:
-        program = await asyncio.to_thread(
-            _program, uri.scheme, backend_dir, spool, (request.size or 0) * repeats
-        )
+        program = await asyncio.to_thread(_program, uri.scheme, backend_dir, spool, (request.size or 0) * repeats)
     except OSError:
         return Outcome(Result.NOTHING_SENT, Reason.BACKEND_MISSING)
     if not program.room:
@@ -243,9 +241,7 @@ class _Run:
             return Reason.PRINTER_BUSY
         if not witness.connected:
             return (
-                Reason.BACKEND_FAILED
-                if ended_by_itself and status != 0 and not witness.refused
-                else Reason.PRINTER_OFF
+                Reason.BACKEND_FAILED if ended_by_itself and status != 0 and not witness.refused else Reason.PRINTER_OFF
             )
         if ended_by_itself or witness.broken:
             return Reason.PRINTER_REFUSED
@@ -303,9 +299,7 @@ class _Run:
 
 
 def _broken_off(fed: _Fed) -> Reason:
-    return {_Fed.STALLED: Reason.TIMED_OUT, _Fed.UNREADABLE: Reason.DOCUMENT_BROKEN}.get(
-        fed, Reason.CONNECTION_LOST
-    )
+    return {_Fed.STALLED: Reason.TIMED_OUT, _Fed.UNREADABLE: Reason.DOCUMENT_BROKEN}.get(fed, Reason.CONNECTION_LOST)
 
 
 async def _copies(document: Document, repeats: int) -> AsyncGenerator[bytes, None]:

@@ -52,9 +52,7 @@ class Answer:
     def __init__(self, parsed: Mapping[str, Any]) -> None:
         self.status: int = int(parsed["status-code"]) & 0xFFFF
         self.jobs: list[Mapping[str, Any]] = [group for group in parsed["jobs"] if isinstance(group, dict)]
-        self.printers: list[Mapping[str, Any]] = [
-            group for group in parsed["printers"] if isinstance(group, dict)
-        ]
+        self.printers: list[Mapping[str, Any]] = [group for group in parsed["printers"] if isinstance(group, dict)]
 
     @property
     def ok(self) -> bool:
@@ -140,11 +138,7 @@ def read_answer(body: bytes, host: str) -> Answer:
 def text(group: Mapping[str, Any], name: str, limit: int = 200) -> str:
     """A value as one clean line; empty when it is absent."""
     value = group.get(name)
-    return (
-        ""
-        if value is None
-        else printable(str(value[0] if isinstance(value, list) and value else value), limit)
-    )
+    return "" if value is None else printable(str(value[0] if isinstance(value, list) and value else value), limit)
 
 
 def words(group: Mapping[str, Any], name: str, count: int = 512) -> tuple[str, ...]:

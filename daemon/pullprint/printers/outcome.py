@@ -10,9 +10,7 @@ class Result(StrEnum):
 
     DELIVERED = "delivered"
     NOTHING_SENT = "nothing-sent"
-    """Proven: no byte of the document left, or the printer itself says that it drew nothing. It may be sent
-    again.
-    """
+    """Proven: no byte of the document left, or the printer itself says that it drew nothing. It may be sent again."""
     UNCERTAIN = "uncertain"
     """Anything else. Only the owner, or a later word of the printer, can decide."""
 
@@ -46,9 +44,9 @@ _WHAT: Mapping[Reason, str] = {
     Reason.PRINTER_BUSY: "The printer is busy with something else and did not take the document.",
     Reason.PRINTER_REFUSED: "The printer refused the document.",
     Reason.NEEDS_PASSWORD: "The printer wants a name and a password, which Pullprint does not have.",
-    Reason.CERTIFICATE_CHANGED: "The printer's certificate is not the one that it had before, so it may be another machine.",
+    Reason.CERTIFICATE_CHANGED: "The printer's certificate has changed, so it may be another machine.",
     Reason.FORMAT_REFUSED: "The printer does not understand this kind of document.",
-    Reason.OPTIONS_REFUSED: "The printer cannot do what was chosen for this document: sides, colour, paper or the like.",
+    Reason.OPTIONS_REFUSED: "The printer cannot do what was chosen: sides, colour, paper or the like.",
     Reason.EMPTY_DOCUMENT: "The document is empty.",
     Reason.DOCUMENT_BROKEN: "The document could not be read to its end.",
     Reason.SPOOL_FULL: "The node has not enough memory for what this printer's protocol asks of it.",

@@ -185,9 +185,7 @@ def _capabilities(group: Mapping[str, Any], now: float) -> Capabilities:
         output_bins=words(group, "output-bin-supported"),
         finishings=_numbers(group, "finishings-supported"),
         qualities=_numbers(group, "print-quality-supported"),
-        copies=copies[1]
-        if isinstance(copies, list) and len(copies) == 2 and isinstance(copies[1], int)
-        else None,
+        copies=copies[1] if isinstance(copies, list) and len(copies) == 2 and isinstance(copies[1], int) else None,
     )
 
 

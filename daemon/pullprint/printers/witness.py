@@ -152,9 +152,7 @@ def speaks(program: Path, scheme: str) -> bool:
     passes.
     """
     status = program.stat()
-    return _speaks(
-        program, "ipp" if scheme == "ipps" else scheme, (status.st_ino, status.st_mtime_ns, status.st_size)
-    )
+    return _speaks(program, "ipp" if scheme == "ipps" else scheme, (status.st_ino, status.st_mtime_ns, status.st_size))
 
 
 @functools.lru_cache(maxsize=32)

@@ -32,8 +32,9 @@ This module reads and writes the layout and checks the signature; keys are `vaul
 
 import hashlib
 import json
+import re
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -56,8 +57,12 @@ HEADER_LIMIT = 1 << 19
 CONTEXT_LIMIT = 1 << 18
 DOCUMENT_LIMIT = 1 << 40
 SLOTS_LIMIT = 16
+GENERATION_LIMIT = 1 << 31
+CREATED_LIMIT = 1 << 40
 
 _FIXED = struct.Struct(">8sHHI16s32sQ32s32s32s32sIIHH")
+_NAME = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class SealDamaged(PullprintError):
@@ -192,7 +197,12 @@ def decode(data: bytes) -> Header:
 def _parse(data: bytes) -> Header:
     (_, _, _, _, job, salt, size, digest, context_hash, commitment, origin, generation, context_size, slot_count,
      wrap_count) = _FIXED.unpack_from(data)  # fmt: skip
-    if size > DOCUMENT_LIMIT or context_size > CONTEXT_LIMIT or not 1 <= slot_count <= SLOTS_LIMIT:
+    if (
+        size > DOCUMENT_LIMIT
+        or context_size > CONTEXT_LIMIT
+        or not 2 <= slot_count <= SLOTS_LIMIT
+        or not 1 <= generation <= GENERATION_LIMIT
+    ):
         raise SealDamaged(reason="its header has an impossible number")
     reader = _Reader(data, _FIXED.size)
     raw_context = reader.take(context_size)
@@ -200,8 +210,11 @@ def _parse(data: bytes) -> Header:
         raise SealDamaged(reason="its context is not the one that was sealed")
     slots = tuple(Slot(reader.name(), reader.name(), reader.take(SLOT_SIZE)) for _ in range(slot_count))
     wraps = tuple(Wrap(reader.byte(), reader.byte(), reader.take(WRAP_SIZE)) for _ in range(wrap_count))
-    if any(not wrap.first < wrap.second < slot_count for wrap in wraps):
+    pairs = [(wrap.first, wrap.second) for wrap in wraps]
+    if any(not first < second < slot_count for first, second in pairs):
         raise SealDamaged(reason="a wrap names no pair of slots")
+    if pairs != sorted(set(pairs)):
+        raise SealDamaged(reason="its wraps are not in order")
     if len({slot.party for slot in slots}) != slot_count:
         raise SealDamaged(reason="a party has two slots")
     mac, signature = reader.take(MAC_SIZE), reader.take(SIGNATURE_SIZE)
@@ -215,21 +228,25 @@ def _parse(data: bytes) -> Header:
 def _context(raw: bytes) -> Context:
     try:
         values = json.loads(raw)
-        ticket = values.pop("ticket")
-        options = tuple((str(name), str(value)) for name, value in ticket["options"])
-        context = Context(ticket=Ticket(copies=int(ticket["copies"]), options=options), **values)
-        if not all(isinstance(value, int if name == "created" else str) for name, value in values.items()):
+        ticket, created = values.pop("ticket"), values.pop("created")
+        options = tuple((name, value) for name, value in ticket["options"])
+        texts = [text for pair in options for text in pair] + list(values.values())
+        if values.keys() != _TEXTS or any(type(text) is not str or _SURROGATE.search(text) for text in texts):
             raise SealDamaged(reason="its context has a field of the wrong kind")
+        if type(created) is not int or type(ticket["copies"]) is not int or not 0 <= created <= CREATED_LIMIT:
+            raise SealDamaged(reason="its context has a number out of range")
+        return Context(ticket=Ticket(copies=ticket["copies"], options=options), created=created, **values)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, TicketRefused) as error:
         raise SealDamaged(reason="its context cannot be read") from error
-    return context
+
+
+_TEXTS = {field.name for field in fields(Context)} - {"ticket", "created"}
 
 
 def _named(name: str) -> bytes:
-    raw = name.encode("ascii")
-    if not 1 <= len(raw) <= 64:
-        raise ValueError("a party's or key's name has 1 to 64 characters")
-    return bytes((len(raw),)) + raw
+    if not _NAME.fullmatch(name):
+        raise ValueError("a party's or key's name has 1 to 64 of a-z, 0-9 and -")
+    return bytes((len(name),)) + name.encode("ascii")
 
 
 class _Reader:
@@ -250,10 +267,10 @@ class _Reader:
         return self.take(1)[0]
 
     def name(self) -> str:
-        try:
-            return self.take(self.byte()).decode("ascii")
-        except UnicodeDecodeError as error:
-            raise SealDamaged(reason="a name in its header is not ASCII") from error
+        name = self.take(self.byte()).decode("latin-1")
+        if not _NAME.fullmatch(name):
+            raise SealDamaged(reason="a party or key in its header has an impossible name")
+        return name
 
     def end(self) -> None:
         if self._position != len(self._data):

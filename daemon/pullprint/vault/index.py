@@ -5,6 +5,7 @@ so none of the three can be lost or told twice without the others. The sealed fi
 the votes, which are then marked as lost. One thread uses an Index (`base.worker`).
 """
 
+import errno
 import json
 import secrets
 import sqlite3
@@ -17,9 +18,9 @@ from typing import Any
 from pullprint.base.clock import Clock
 from pullprint.base.errors import NotFound, PullprintError
 from pullprint.model.facts import Facts
-from pullprint.model.states import ENDED, Event, State, follow
+from pullprint.model.states import ENDED, UNDER_WAY, Event, State, follow
 from pullprint.model.ticket import Ticket
-from pullprint.model.votes import Attempt, Vote
+from pullprint.model.votes import Attempt, Vote, burn, sent_nothing
 from pullprint.vault.record import Record, Step, TracedStep
 from pullprint.wire import node as wire
 from pullprint.wire.types import ticket_to_dict
@@ -71,6 +72,9 @@ class Index:
         self._clock = clock
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise IndexBroken(path=path, reason=error) from error
+        try:
             path.chmod(0o600)
             self._db.executescript(
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON;" + _SCHEMA
@@ -80,7 +84,11 @@ class Index:
             with self._transaction():
                 self._db.execute("INSERT OR IGNORE INTO meta VALUES ('epoch', ?)", (secrets.token_hex(8),))
         except sqlite3.Error as error:
+            self._db.close()
             raise IndexBroken(path=path, reason=error) from error
+        except BaseException:
+            self._db.close()
+            raise
 
     def close(self) -> None:
         """Let go of the file."""
@@ -118,9 +126,8 @@ class Index:
         """The only one of the caller's jobs whose id begins with *prefix*. Raises NotFound, Ambiguous."""
         if not prefix or not all(char in "0123456789abcdef" for char in prefix):
             raise NotFound(what="job")
-        rows = self._db.execute(
-            f"SELECT {_COLUMNS} FROM job WHERE id >= ? AND id < ? LIMIT 100", (prefix, prefix + "g")
-        )
+        # No LIMIT: other people's jobs must not push one of the caller's out of sight, or two would look like one.
+        rows = self._db.execute(f"SELECT {_COLUMNS} FROM job WHERE id >= ? AND id < ?", (prefix, prefix + "g"))
         found = [record for record in map(_record, rows) if mine(record)]
         waiting = [record for record in found if record.state not in ENDED] or found
         if not waiting:
@@ -180,38 +187,25 @@ class Index:
             )
             self._write(record)
             self._trace(job, step)
-            proof = any(attempt.ballot == ballot and attempt.nothing_sent for attempt in record.vote.attempts)
-            never = record.state is State.HELD and not any(a.ballot == ballot for a in record.vote.attempts)
-            self._report(
-                wire.StateReport(
-                    job=job,
-                    state=record.state,
-                    sentence=step.text,
-                    order=order,
-                    ballot=ballot,
-                    nothing_sent=bool(ballot) and (proof or never),
-                    pages=pages,
-                )
-            )
+            self._report(_state_report(record, order, ballot, pages))
         return record
 
-    def note(self, job: str, step: Step, *, order: str = "", ballot: int = 0) -> Record:
-        """Tell something of *job* that does not move it, such as an order that was refused before any vote."""
+    def note(self, job: str, step: Step) -> Record:
+        """Tell something of *job* that does not move it."""
         with self._transaction():
             record = replace(self.get(job), sentence=step.text)
             self._write(record)
             self._trace(job, step)
-            if order:
-                self._report(
-                    wire.StateReport(
-                        job=job,
-                        state=record.state,
-                        sentence=step.text,
-                        order=order,
-                        ballot=ballot,
-                        nothing_sent=True,
-                    )
-                )
+        return record
+
+    def refuse(self, job: str, step: Step, order: str, ballot: int) -> Record:
+        """Tell why *order* was refused before any vote, and see to it that its *ballot* can never be used."""
+        with self._transaction():
+            before = self.get(job)
+            record = replace(before, sentence=step.text, vote=burn(before.vote, ballot))
+            self._write(record)
+            self._trace(job, step)
+            self._report(_state_report(record, order, ballot))
         return record
 
     def learn(self, job: str, step: Step, *, facts: Facts | None = None, owner: str | None = None) -> Record:
@@ -291,17 +285,25 @@ class Index:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            # COMMIT itself fails on a full disk, and some errors have rolled back by themselves already.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError) and _is_disk(error):
+                raise OSError(errno.ENOSPC, "the index of held jobs cannot be written") from error
             raise
-        self._db.execute("COMMIT")
 
     def _write(self, record: Record) -> None:
+        # On its id only: OR REPLACE would also delete whatever other job has the same job-uuid.
         marks = ", ".join("?" * len(_COLUMNS.split(",")))
-        self._db.execute(f"INSERT OR REPLACE INTO job ({_COLUMNS}) VALUES ({marks})", _row(record))
+        changes = ", ".join(f"{name.strip()} = excluded.{name.strip()}" for name in _COLUMNS.split(",")[1:])
+        self._db.execute(
+            f"INSERT INTO job ({_COLUMNS}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET {changes}", _row(record)
+        )
 
     def _trace(self, job: str, step: Step) -> None:
         (seq,) = self._db.execute("SELECT coalesce(max(seq) + 1, 0) FROM trace WHERE job = ?", (job,)).fetchone()
@@ -316,6 +318,10 @@ class Index:
         self._db.execute("INSERT INTO outbox (report) VALUES (?)", (report.model_dump_json(),))
 
 
+def _is_disk(error: sqlite3.OperationalError) -> bool:
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
+
 def _job_report(record: Record) -> wire.JobReport:
     return wire.JobReport(
         job=record.id, job_uuid=record.job_uuid, cups_job_id=record.cups_job_id, queue=record.queue, owner=record.owner,
@@ -325,6 +331,18 @@ def _job_report(record: Record) -> wire.JobReport:
         claim_code=record.claim_code, generation=record.generation, cloud_key=record.cloud_key,
         cloud_slot=record.cloud_slot,
     )  # fmt: skip
+
+
+def _state_report(record: Record, order: str, ballot: int, pages: int | None = None) -> wire.StateReport:
+    return wire.StateReport(
+        job=record.id,
+        state=record.state,
+        sentence=record.sentence,
+        order=order,
+        ballot=ballot,
+        nothing_sent=ballot > 0 and record.state not in UNDER_WAY and sent_nothing(record.vote, ballot),
+        pages=pages,
+    )
 
 
 def _trace_report(job: str, traced: TracedStep) -> wire.TraceReport:

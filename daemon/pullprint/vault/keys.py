@@ -48,7 +48,11 @@ def wrap_pairs(data_key: bytes, parts: list[bytes], salt: bytes, job: str, gener
 
 
 def unwrap(header: Header, parts: dict[int, bytes]) -> bytes:
-    """The data key from any two *parts*, by slot number; checked against commitment and MAC. Raises SealDamaged."""
+    """The data key from any two *parts*, by slot number; checked against commitment and MAC. Raises SealDamaged.
+
+    Of more than two, one may be wrong: another pair is tried then.
+    """
+    refused: SealDamaged | None = None
     for wrap in header.wraps:
         if wrap.first in parts and wrap.second in parts:
             key = _pair_key(
@@ -62,11 +66,12 @@ def unwrap(header: Header, parts: dict[int, bytes]) -> bytes:
             )
             try:
                 data_key = AESGCM(key).decrypt(_NONCE, wrap.sealed, None)
-            except InvalidTag as error:
-                raise SealDamaged(reason="the key parts do not fit it") from error
+            except InvalidTag:
+                refused = SealDamaged(reason="the key parts do not fit it")
+                continue
             _check(header, data_key)
             return data_key
-    raise SealDamaged(reason="no two of the key parts at hand open it")
+    raise refused or SealDamaged(reason="no two of the key parts at hand open it")
 
 
 def _check(header: Header, data_key: bytes) -> None:

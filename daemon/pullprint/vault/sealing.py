@@ -9,12 +9,14 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from pullprint.base.checkpoint import checkpoint
+from pullprint.base.errors import TooLarge
 from pullprint.base.files import sync_directory
 from pullprint.model.job import Context
 from pullprint.vault import keys
-from pullprint.vault.header import Header, Slot
+from pullprint.vault.header import CONTEXT_LIMIT, DOCUMENT_LIMIT, Header, Slot, decode, encode_context
 from pullprint.vault.parts import PART_SIZE, seal_part
-from pullprint.vault.stream import Reader, seal_stream
+from pullprint.vault.stream import Reader, seal_stream, write_at
 
 SALT_SIZE = 32
 
@@ -48,12 +50,19 @@ def seal(
     target = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         key = keys.payload_key(data_key, header.salt, job, header.context_hash)
-        size, digest = seal_stream(read, target, len(header.encode()), key, limit)
+        size, digest = seal_stream(read, target, len(header.encode()), key, min(limit, DOCUMENT_LIMIT))
         header = finish(replace(header, size=size, tags_digest=digest), data_key, identity)
-        os.pwrite(target, header.encode(), 0)
+        checkpoint("sealing")
+        encoded = header.encode()
+        decode(encoded)  # what could not be opened again is never acknowledged
+        write_at(target, memoryview(encoded), 0)
         os.fsync(target)
         temporary.rename(path)
-        sync_directory(path.parent)
+        try:
+            sync_directory(path.parent)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -68,6 +77,8 @@ def prepare(
     """A header with everything but sizes, digest, MAC and signature, and the fresh data key; its length is final."""
     if len(parties) < 2:
         raise ValueError("a sealed job has at least two parties")
+    if len(encode_context(context)) > CONTEXT_LIMIT:  # or it would be stored and acknowledged, and never open again
+        raise TooLarge(what="The description of the job", limit=f"{CONTEXT_LIMIT >> 10} KiB")
     data_key = secrets.token_bytes(keys.DATA_KEY_SIZE)
     salt = secrets.token_bytes(SALT_SIZE)
     parts = [secrets.token_bytes(PART_SIZE) for _ in parties]

@@ -52,7 +52,7 @@ def seal_stream(read: Reader, target: int, offset: int, key: bytes, limit: int) 
             digest.update(into[-TAG:])
             position += len(into)
             number += 1
-        _write(target, sealed[:position], offset)
+        write_at(target, sealed[:position], offset)
         offset += position
         held = filled - chunks * CHUNK
         if not ended:
@@ -114,7 +114,8 @@ def _fill(read: Reader, buffer: memoryview, held: int) -> tuple[int, bool]:
     return held, False
 
 
-def _write(target: int, data: memoryview, offset: int) -> None:
+def write_at(target: int, data: memoryview, offset: int) -> None:
+    """All of *data* at *offset*: a disk that is nearly full writes a part and says so only by the number."""
     while data:
         count = os.pwrite(target, data, offset)
         data = data[count:]

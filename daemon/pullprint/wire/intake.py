@@ -1,7 +1,7 @@
 """What the backend sends with a document's descriptor: one JSON line, checked here.
 
 The backend cannot import this (it starts an interpreter for every job); ``tests/test_backend.py`` holds the two
-together. Answers are one line: ``stored <job id> <sentence>``, ``refused <sentence>`` or ``later <sentence>``.
+together. A second line, ``drop``, takes the document back. Answers are one line: ``stored <job id> <sentence>``, ``refused <sentence>`` or ``later <sentence>``.
 """
 
 import json
@@ -29,6 +29,8 @@ class LineRefused(PullprintError):
 
 def read_line(line: bytes) -> Submission:
     """The submission that *line* describes. Raises LineRefused, or TicketRefused for options beyond the limits."""
+    if len(line) > LINE_LIMIT:
+        raise LineRefused(reason="the line is too long")
     try:
         values = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -40,7 +42,7 @@ def read_line(line: bytes) -> Submission:
     content_type = _text(values, "content_type").lower()
     if not JOB_UUID.fullmatch(uuid):
         raise LineRefused(reason="job_uuid is not a UUID")
-    if not _QUEUE.fullmatch(queue):
+    if not _QUEUE.fullmatch(queue) or printable(queue, 127) != queue:
         raise LineRefused(reason="queue is not a queue's name")
     if not CONTENT_TYPE.fullmatch(content_type):
         raise LineRefused(reason="content_type is not a media type")

@@ -7,11 +7,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
+from joserfc.jws import JWSRegistry
 
 from pullprint.base.errors import PullprintError
 from pullprint.wire.types import Message
 
 _ALGORITHM = "Ed25519"
+_UNREADABLE = (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""joserfc lets the errors of odd headers through, such as a list where an object belongs."""
 
 Signed = TypeVar("Signed", bound=Message)
 
@@ -40,12 +43,19 @@ def verify(token: str, kind: str, message: type[Signed], pin: bytes, limit: int)
     if len(token) > limit:
         raise StatementRefused(reason="it is too large")
     try:
-        signed = jws.deserialize_compact(token, OKPKey.import_key(_public_members(pin)), algorithms=[_ALGORITHM])
+        signed = jws.deserialize_compact(token, OKPKey.import_key(_public_members(pin)), registry=_registry(limit))
         if signed.headers().get("typ") != kind:
             raise StatementRefused(reason="it is of another kind")
         return message.model_validate_json(signed.payload)
-    except (JoseError, ValueError) as error:
+    except _UNREADABLE as error:
         raise StatementRefused(reason="its signature or form is wrong") from error
+
+
+def _registry(limit: int) -> JWSRegistry:
+    # joserfc's own limit of 128,000 characters refuses the configuration of a site with some thousand users.
+    registry = JWSRegistry(algorithms=[_ALGORITHM])
+    registry.max_payload_length = limit
+    return registry
 
 
 def _public_members(raw: bytes) -> dict[str, str | list[str]]:

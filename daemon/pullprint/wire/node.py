@@ -23,6 +23,7 @@ from pullprint.wire.types import (
     Count,
     Id,
     JobId,
+    Key,
     Message,
     Name,
     NodeId,
@@ -49,8 +50,8 @@ class PartyKey(Message):
 
     key: Id
     """Which day key this is; the slot in the header names it."""
-    public: Blob
-    """32 bytes, raw."""
+    public: Key
+    """Raw."""
     expires: Seconds
     """When new jobs stop being sealed to it; it is destroyed after the last of those has expired."""
 
@@ -64,7 +65,7 @@ class Enrolment(Message):
     code: Name
     name: Name
     """The host's name, for people."""
-    identity: Blob
+    identity: Key
     """Raw Ed25519 public key; the request is signed with it, which proves its possession."""
     key: PartyKey
     csr: Annotated[str, Field(max_length=8_192)]
@@ -77,7 +78,7 @@ class Welcome(Message):
     node: NodeId
     organisation: Id
     site: Id
-    order_pin: Blob
+    order_pin: Key
     """Raw Ed25519 public key that signs orders and configurations."""
     certificate: str
     authority: str

@@ -121,6 +121,6 @@ def _digest(body: bytes) -> str:
 
 
 def _base(method: str, path: str, query: str, digest: str, parameters: str) -> bytes:
-    values = (method.upper(), path, f"?{query}", digest)
+    values = (method, path, f"?{query}", digest)
     lines = [f'"{name}": {value}' for name, value in zip(_COVERED, values, strict=True)]
     return "\n".join([*lines, f'"@signature-params": {parameters}']).encode()

@@ -25,9 +25,19 @@ def _bytes_from_text(value: object) -> bytes:
     if not isinstance(value, str) or len(value) > 2 * BLOB_LIMIT:
         raise ValueError("base64 text is expected")
     try:
-        return base64.b64decode(value, validate=True)
+        raw = base64.b64decode(value, validate=True)
     except binascii.Error as error:
         raise ValueError("not base64") from error
+    if len(raw) > BLOB_LIMIT:
+        raise ValueError("too long")
+    return raw
+
+
+def _key(value: object) -> bytes:
+    raw = _bytes_from_text(value)
+    if len(raw) != 32:
+        raise ValueError("a key has 32 bytes")
+    return raw
 
 
 def _ticket(value: object) -> Ticket:
@@ -67,6 +77,8 @@ def _facts(value: object) -> Facts:
 
 Blob = Annotated[bytes, PlainValidator(_bytes_from_text), PlainSerializer(lambda b: base64.b64encode(b).decode())]
 """Bytes, sent as standard base64; at most 64 KiB."""
+Key = Annotated[bytes, PlainValidator(_key), PlainSerializer(lambda b: base64.b64encode(b).decode())]
+"""A raw Ed25519 or X25519 public key, 32 bytes, sent as standard base64."""
 WireTicket = Annotated[Ticket, PlainValidator(_ticket), PlainSerializer(ticket_to_dict)]
 WireFacts = Annotated[Facts, PlainValidator(_facts), PlainSerializer(lambda facts: facts.to_dict())]
 JobId = Annotated[str, StringConstraints(pattern=f"^{JOB_ID.pattern}$")]

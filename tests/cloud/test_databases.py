@@ -1,0 +1,132 @@
+"""What must hold on every database: the schema's way up, and everything that two do at once."""
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, func, select, text
+from tests.cloud import postgresql
+from tests.cloud.office import Office, open_office
+from tests.cloud.test_channel import (  # noqa: F401  (run here again, on each database)
+    test_events_are_applied_once_in_order_whatever_is_repeated,
+    test_events_that_make_no_sense_are_passed_over_and_stop_nothing,
+    test_inbox_wakes_at_once_and_keeps_items_until_they_are_acknowledged,
+    test_reconcile_tells_what_to_report_and_what_was_cancelled,
+    test_replayed_many_times_at_once_is_taken_once,
+    test_same_events_many_times_at_once_are_applied_once,
+)
+from tests.cloud.test_enrolment import test_one_code_used_by_two_at_once_makes_one_node  # noqa: F401
+from tests.cloud.test_orders import (  # noqa: F401
+    test_order_reaches_the_holder_with_a_part_that_only_it_can_open,
+    test_released_by_two_browsers_at_once_gives_one_order,
+    test_uncertain_job_prints_again_only_under_an_order_that_names_the_doubtful_attempt,
+)
+from tests.cloud.test_web import (  # noqa: F401
+    test_claim_gives_the_job_to_whoever_has_its_code_and_guessing_is_throttled,
+    test_wrong_password_and_unknown_user_look_alike_and_are_throttled,
+)
+
+from pullprint.base.clock import ManualClock
+from pullprint.base.errors import TooMany
+from pullprint.cloud import housekeeping, keys, migrations, organisations, throttle
+from pullprint.cloud.store import Store
+from pullprint.cloud.tables import metadata, party_key
+
+POSTGRESQL = postgresql.programs()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """A PostgreSQL for this file; only asked for where there is one."""
+    assert POSTGRESQL is not None
+    with postgresql.running(POSTGRESQL) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", *(["postgresql"] if POSTGRESQL else [])])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'cloud.sqlite'}"
+    url: str = request.getfixturevalue("server")
+    name = f"test_{secrets.token_hex(4)}"
+    engine = create_engine(url.format("postgres"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return url.format(name)
+
+
+@pytest.fixture
+async def office(database: str, tmp_path: Path) -> AsyncIterator[Office]:
+    async with open_office(tmp_path, database) as running:
+        yield running
+
+
+@pytest.fixture
+def store(database: str) -> Iterator[Store]:
+    opened = Store(database, ManualClock())
+    migrations.upgrade(opened.engine)
+    yield opened
+    opened.close_now()
+
+
+def test_schema_is_brought_up_by_many_at_once_and_is_the_one_in_the_code(database: str) -> None:
+    stores = [Store(database, ManualClock()) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda store: migrations.upgrade(store.engine), stores))
+    with stores[0].engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == [migrations.HEAD]
+    for store in stores:
+        store.close_now()
+
+
+def test_transaction_that_fails_changes_nothing_and_wakes_nobody(store: Store) -> None:
+    woken: list[set[str]] = []
+    store.on_commit = woken.append
+
+    def fail(t: object) -> None:
+        organisations.add(t, "acme", "Acme")  # type: ignore[arg-type]
+        t.wake("node:x")  # type: ignore[attr-defined]
+        raise TooMany(seconds=1)
+
+    with pytest.raises(TooMany):
+        store.transact(fail)
+    assert store.transact(organisations.lines) == [] and woken == []
+
+
+def test_attempts_made_at_once_are_all_counted(store: Store) -> None:
+    def attempt(_: int) -> bool:
+        try:
+            store.transact(throttle.attempt, throttle.CLAIM_USER, "acme", "ada")
+        except TooMany:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(attempt, range(40))) == throttle.CLAIM_USER.attempts
+
+
+def test_day_keys_follow_each_other_and_are_destroyed_when_nothing_needs_them(database: str) -> None:
+    clock = ManualClock(time.time())
+    store = Store(database, clock)
+    migrations.upgrade(store.engine)
+    store.transact(organisations.add, "acme", "Acme")
+    count = select(func.count()).select_from(party_key)
+    assert store.transact(keys.current, "acme") is False
+    first = store.transact(keys.newest, "acme")
+    for _ in range(41):
+        clock.advance(keys.DAY + 1)
+        store.transact(housekeeping.make_keys)
+        store.transact(housekeeping.forget)
+    assert store.transact(lambda t: t.run(count).scalar()) == 40
+    assert store.transact(keys.newest, "acme").id != first.id
+    kept = store.transact(lambda t: t.run(select(party_key.c.id)).scalars().all())
+    assert first.id not in kept
+    store.close_now()
