@@ -14,8 +14,8 @@ from tests.rig.processes import wait_until
 INTAKE = ["line-received", "sealing", "sealed", "indexed"]
 BEFORE_FIRST_BYTE = ["order-verified", "prepared", "committed"]
 AFTER_FIRST_BYTE = ["sending", "half-sent", "delivered"]
-CLOUD_RELEASE = ["order-issued", "order-committed"]
-CLOUD_REPORT = ["events-arrived", "events-stored"]
+CLOUD_RELEASE = ["deciding:release_for_user", "decided:release_for_user"]
+CLOUD_REPORT = ["deciding:take", "decided:take"]
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_a_node_killed_after_printing_remembers_that_it_printed(office: Office, 
 def test_a_cloud_killed_while_ordering_prints_at_most_once(
     office: Office, sink: RawPrinter, me: Person, label: str
 ) -> None:
-    title = f"cloud-{label}"
+    title = f"cloud-{label.partition(':')[0]}"
     submit(office, title, unique(title))
     job = me.wait_job(title, "held", 40)
     office.cloud.process.stop()
@@ -146,7 +146,7 @@ def test_a_cloud_killed_while_ordering_prints_at_most_once(
 def test_a_cloud_killed_while_it_is_told_learns_it_all_afterwards(
     office: Office, sink: RawPrinter, me: Person, label: str
 ) -> None:
-    title = f"told-{label}"
+    title = f"told-{label.partition(':')[0]}"
     office.cloud.process.stop()
     office.cloud.start(kill_at=label)
     submit(office, title, unique(title))

@@ -209,17 +209,21 @@ class Node:
         self.intake = self.runtime / "intake.sock"
         self.control = self.runtime / "control.sock"
         self.config = self.root / "pullprint.toml"
-        values: dict[str, str | int] = {
+        self._settings: dict[str, str | int] = {
             "name": name,
             "state_dir": str(self.state),
             "runtime_dir": str(self.runtime),
             "intake_socket": str(self.intake),
             "control_socket": str(self.control),
             "facts_program": str(FACTS),
-            **(settings or {}),
         }
-        self.config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items()))
+        self.configure(settings or {})
         self.process = Process([BIN / "pullprintd", "--config", self.config], self.root / "log", env=ENVIRONMENT)
+
+    def configure(self, settings: Mapping[str, str | int]) -> None:
+        """Write its configuration anew with *settings*; it is read at the next start."""
+        self._settings |= settings
+        self.config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in self._settings.items()))
 
     def start(self, kill_at: str = "") -> None:
         """Start it, and wait until it takes jobs; it dies of SIGKILL at the checkpoint *kill_at*
@@ -278,11 +282,12 @@ class Office:
         self.cloud.start()
         self.node = Node(self.root, settings=self._node_settings)
         self._stack.callback(self.node.close)
+        self.cups = self._stack.enter_context(PrivateCups({"PULLPRINT_INTAKE": str(self.node.intake)}))
+        self.node.configure({"cups_server": "127.0.0.1", "cups_port": self.cups.port})
         self.node.start()
         code = json.loads(self.cloud.admin("join-code", ORGANISATION, SITE, "--json"))["code"]
         self.node.pullprint("join", self.cloud.url, code, "--ca", str(self.cloud.authority))
         self.node.wait_connected()
-        self.cups = self._stack.enter_context(PrivateCups({"PULLPRINT_INTAKE": str(self.node.intake)}))
         self.cups.add_queue("pullprint", "pullprint:/", PPD)
 
     def add_user(self, name: str) -> str:

@@ -69,12 +69,12 @@ class IppPrinter:
         # Short, because a unix socket's path lies in it.
         self._root = Path(tempfile.mkdtemp(prefix="pullprint-ipp-"))
         self.port = port or free_port()
-        self._arrived = self._root / "arrived"
-        self._arrived.mkdir()
+        self.arrived = self._root / "arrived"
+        self.arrived.mkdir()
         spool = self._root / "spool"
         spool.mkdir()
         command = self._root / "command"
-        command.write_text(_COMMAND.format(directory=self._arrived, after=f"sleep {seconds:g}" if seconds else ""))
+        command.write_text(_COMMAND.format(directory=self.arrived, after=f"sleep {seconds:g}" if seconds else ""))
         command.chmod(0o755)
         bus_socket = self._root / "bus"
         (self._root / "bus.conf").write_text(_BUS_CONF.format(socket=bus_socket))
@@ -122,7 +122,7 @@ class IppPrinter:
     def documents(self) -> list[Printed]:
         """What was printed so far, in order of arrival."""
         printed = []
-        for directory in sorted(path for path in self._arrived.iterdir() if not path.name.startswith(".")):
+        for directory in sorted(path for path in self.arrived.iterdir() if not path.name.startswith(".")):
             words = (directory / "environment").read_bytes().decode("utf-8", "replace").split("\0")
             attributes = dict(word.split("=", 1) for word in words if word.startswith("IPP_") and "=" in word)
             document = (directory / "document").read_bytes()

@@ -1,4 +1,4 @@
-"""A stand-in for the cloud: the page's files under its policy, and the routes of `wire.api` over jobs that a test moves."""
+"""A stand-in for the cloud: the page's files under its policy, and `wire.api` over jobs that a test moves."""
 
 import asyncio
 import mimetypes

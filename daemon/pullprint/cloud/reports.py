@@ -19,6 +19,10 @@ from pullprint.cloud.tables import holder, job, node, release, trace
 from pullprint.model.states import State
 from pullprint.wire.node import Differences, Events, Holdings, JobReport, StateReport, TraceReport
 
+MISSING_FOR = 60
+"""Seconds between the first list without a job and the one that makes it gone: a list is made a moment before it is
+sent, and what it lacks may just have been stored, or its end be still in the outbox."""
+
 _STATES = frozenset(State)
 _NAME = 255
 _TEXT = 1_000
@@ -55,7 +59,7 @@ def reconcile(t: Transaction, sender: Node, holdings: Holdings) -> Differences:
     nodes.note_key(t, sender.id, holdings.key, printable(holdings.version, _NAME))
     held = {holding.job: holding.state for holding in holdings.jobs}
     rows = t.all(
-        select(job.c.id, job.c.owner, job.c.state, job.c.ended, job.c.cancelling)
+        select(job.c.id, job.c.owner, job.c.state, job.c.ended, job.c.missing, job.c.cancelling)
         .where(job.c.organisation == sender.organisation, job.c.node == sender.id)
         .with_for_update()
     )
@@ -64,8 +68,10 @@ def reconcile(t: Transaction, sender: Node, holdings: Holdings) -> Differences:
         row.id for row in rows if row.id in held and (row.state == State.CANCELLED or row.cancelling is not None)
     }
     for row in rows:
-        if row.ended is None and row.id not in held:
-            _gone(t, sender, row)
+        if row.id in held and row.missing is not None:
+            _note_missing(t, sender, row.id, None)
+        elif row.ended is None and row.id not in held:
+            _missing(t, sender, row)
     unknown = [j for j, state in held.items() if j not in cancelled and (j not in known or known[j].state != state)]
     return Differences(report=tuple(unknown), cancelled=tuple(sorted(cancelled)), now=t.now)
 
@@ -106,6 +112,7 @@ def _job(t: Transaction, sender: Node, report: JobReport) -> None:
         "ticket": jobs.ticket_to_text(report.ticket),
         "facts": json.dumps(report.facts.to_dict()) if report.facts else "",
         "state": report.state,
+        "missing": None,
         "sentence": printable(report.sentence, _TEXT),
         "created": report.created,
         "expires": report.expires,
@@ -139,6 +146,7 @@ def _state(t: Transaction, sender: Node, report: StateReport, known: AnyRow) -> 
         return
     values: dict[str, Any] = {
         "state": report.state,
+        "missing": None,
         "sentence": printable(report.sentence, _TEXT),
         "ballot": max(known.ballot, report.ballot),
     }
@@ -201,6 +209,17 @@ def _step(t: Transaction, sender: Node, report: TraceReport) -> None:
         "detail": json.dumps(detail),
     }
     t.add(trace, values)
+
+
+def _missing(t: Transaction, sender: Node, row: AnyRow) -> None:
+    if row.missing is None:
+        _note_missing(t, sender, row.id, t.now)
+    elif row.missing <= t.now - MISSING_FOR:
+        _gone(t, sender, row)
+
+
+def _note_missing(t: Transaction, sender: Node, job_id: str, since: float | None) -> None:
+    t.run(update(job).where(job.c.organisation == sender.organisation, job.c.id == job_id).values(missing=since))
 
 
 def _gone(t: Transaction, sender: Node, row: AnyRow) -> None:

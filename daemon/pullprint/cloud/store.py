@@ -22,6 +22,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.sql.dml import ReturningInsert
 from sqlalchemy.sql.schema import Table
 
+from pullprint.base.checkpoint import checkpoint
 from pullprint.base.clock import Clock
 from pullprint.base.errors import ConfigError, PullprintError
 from pullprint.base.files import private_directory
@@ -125,6 +126,8 @@ class Store:
             with self._modes[mode].connect() as connection, connection.begin():
                 transaction = Transaction(connection, self._clock.now())
                 result = work(transaction, *args, **kwargs)
+                checkpoint(f"deciding:{work.__name__}")
+            checkpoint(f"decided:{work.__name__}")
         except OperationalError as error:
             raise StoreBusy from error
         if transaction.topics and self.on_commit:

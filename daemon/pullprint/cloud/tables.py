@@ -173,6 +173,7 @@ job = Table(
     Column("created", Double, nullable=False),
     Column("expires", Double, nullable=False),
     Column("ended", Double, nullable=True),
+    Column("missing", Double, nullable=True),  # since when its node's list has been without it
     Column("cancelling", Double, nullable=True),  # its owner deleted it; the holders have yet to
     Column("direct_printer", Text, nullable=False),
     Column("claim_hash", LargeBinary, nullable=True),  # SHA-256; None once it has an owner

@@ -142,9 +142,7 @@ class Backend:
         return True
 
     async def write(self, data: bytes, stall: float) -> bool:
-        """Put *data* into the pipe; False once the backend takes no more: ended, in trouble, or *stall* s
-        idle.
-        """
+        """Put *data* into the pipe; False once the backend takes no more: ended, in trouble, or *stall* s idle."""
         view = memoryview(data)
         while view:
             if self.over:
@@ -281,9 +279,7 @@ def _interpreter(program: Path) -> str:
 
 
 def _high(stack: contextlib.ExitStack, fd: int) -> int:
-    """*fd* moved to 10 or above, so that putting one into place never overwrites another; closed with
-    *stack*.
-    """
+    """*fd* moved to 10 or above, so that putting one into place never overwrites another; closed with *stack*."""
     high: int = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
     os.close(fd)
     stack.callback(os.close, high)

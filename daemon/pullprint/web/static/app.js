@@ -8,6 +8,7 @@ import { clean } from "./words.js";
 const $ = (id) => document.getElementById(id);
 const jobs = new Map();
 let session = null;
+let order = [];
 let first = true;
 
 const desk = {
@@ -23,7 +24,7 @@ const desk = {
   },
   changed(view) {
     jobs.get(view.id)?.update(view);
-    arrange([...jobs.values()]);
+    arrange(order);
   },
   say(text) {
     $("news").textContent = text;
@@ -43,7 +44,7 @@ const live = new Live({
     });
     const here = new Set(shown);
     for (const [id, job] of jobs) if (!here.has(job)) jobs.delete(id);
-    arrange(shown);
+    arrange((order = shown));
     first = false;
     if (news.length) desk.say(news.slice(0, 3).join(" "));
   },
@@ -58,8 +59,10 @@ const live = new Live({
   },
 });
 
-/** Put the cards into their lists in the server's order, moving only those that are elsewhere. */
+/** Put the cards into their lists in the server's order; the focus stays where it is, or as near as can be. */
 function arrange(shown) {
+  const active = document.activeElement;
+  const card = active?.closest(".job");
   const waiting = shown.filter((job) => !job.ended);
   const past = shown.filter((job) => job.ended);
   place($("waiting"), waiting);
@@ -67,26 +70,19 @@ function arrange(shown) {
   $("empty").hidden = waiting.length > 0;
   $("earlier").hidden = past.length === 0;
   const ready = waiting.length;
-  $("summary").textContent = ready ? `${ready === 1 ? "One job waits" : `${ready} jobs wait`} for you.` : "";
+  $("summary").textContent = ready === 1 ? "One job waits for you." : `${ready} jobs wait for you.`;
   $("summary").hidden = !ready;
+  if (!card || document.activeElement === active) return;
+  if (active.checkVisibility()) active.focus();
+  else (card.isConnected ? card.querySelector(".title") : $("desk-title")).focus();
 }
 
 function place(list, shown) {
   const wanted = new Set(shown.map((job) => job.node));
-  for (const node of [...list.children]) if (!wanted.has(node)) leave(node);
+  for (const node of [...list.children]) if (!wanted.has(node)) node.remove();
   shown.forEach((job, n) => {
-    const focused = job.node.contains(document.activeElement);
-    if (list.children[n] !== job.node) {
-      list.insertBefore(job.node, list.children[n] ?? null);
-      if (focused) job.focus();
-    }
+    if (list.children[n] !== job.node) list.insertBefore(job.node, list.children[n] ?? null);
   });
-}
-
-function leave(node) {
-  const focused = node.contains(document.activeElement);
-  node.remove();
-  if (focused) $("desk-title").focus();
 }
 
 function show(id) {
@@ -108,6 +104,8 @@ function forget() {
   jobs.clear();
   for (const id of ["waiting", "ended"]) $(id).replaceChildren();
   $("claim").reset();
+  desk.say("");
+  $("confirm-text").textContent = "";
   session = null;
   first = true;
 }

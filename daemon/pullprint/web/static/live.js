@@ -48,7 +48,8 @@ export class Live {
       this.#poll = new AbortController();
       this.#asked = Date.now();
       try {
-        const query = version === null ? "" : `?since=${version}&wait=${PARK}`;
+        // The first answer after trouble ends the notice, so it must not park.
+        const query = version === null || ceiling ? "" : `?since=${version}&wait=${PARK}`;
         const list = await ask("GET", `jobs${query}`, undefined, { signal: this.#poll.signal, seconds: PARK + 15 });
         if (run.aborted) return;
         if (ceiling) this.onBack();

@@ -181,6 +181,7 @@ def upgrade() -> None:
         sa.Column("created", sa.Double(), nullable=False),
         sa.Column("expires", sa.Double(), nullable=False),
         sa.Column("ended", sa.Double(), nullable=True),
+        sa.Column("missing", sa.Double(), nullable=True),
         sa.Column("cancelling", sa.Double(), nullable=True),
         sa.Column("direct_printer", sa.Text(), nullable=False),
         sa.Column("claim_hash", sa.LargeBinary(), nullable=True),

@@ -1,0 +1,269 @@
+"""The index: what it acknowledged is there after anything, and nothing is told twice or left out."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pullprint.base.clock import ManualClock
+from pullprint.base.errors import NotFound
+from pullprint.model.facts import Facts
+from pullprint.model.states import Event, State, WrongState
+from pullprint.model.votes import Attempt, Vote
+from pullprint.vault.index import Ambiguous, Index, IndexBroken
+from pullprint.vault.record import Record, Step
+from tests.unit.making import record
+
+STEP = Step("stored", "Received.")
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def index(tmp_path: Path, clock: ManualClock) -> Iterator[Index]:
+    index = Index(tmp_path / "index", clock)
+    yield index
+    index.close()
+
+
+def mine(_: Record) -> bool:
+    return True
+
+
+def reports(index: Index) -> list[dict[str, object]]:
+    return [json.loads(report) for _, report in index.outbox(1000)]
+
+
+def test_what_was_added_comes_back_field_by_field(index: Index) -> None:
+    held = record(
+        title="ä☃🖨", facts=Facts(pages=2, color_pages=1), cloud_slot=os.urandom(96), claim_code="7KQ2-M9XD",
+        vote=Vote(3, (Attempt(1, "a", True), Attempt(3, "b")), lost=True),
+    )  # fmt: skip
+    assert index.add(held, [STEP]) == held
+    assert index.get(held.id) == held
+    assert index.by_uuid(held.job_uuid) == held
+    assert index.jobs() == [held]
+
+
+def test_a_second_run_of_the_backend_gets_the_first_ones_job(index: Index) -> None:
+    first = index.add(record(), [STEP])
+    again = record(job_uuid=first.job_uuid)
+    assert index.add(again, [STEP]) == first
+    assert index.unreported() == 2
+    with pytest.raises(NotFound):
+        index.get(again.id)
+
+
+def test_an_id_that_is_held_is_never_written_over_by_another_job(index: Index) -> None:
+    first, second = index.add(record(), [STEP]), index.add(record(), [STEP])
+    with pytest.raises(sqlite3.IntegrityError):
+        with index._transaction():
+            index._write(replace(second, job_uuid=first.job_uuid))
+    assert index.get(first.id) == first
+    assert index.get(second.id) == second
+
+
+def test_a_move_is_state_trace_and_report_or_none_of_them(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = index.add(record(), [STEP])
+    vote = Vote(1)
+    moved = index.move(held.id, Event.PREPARE, Step("prepared", "Released."), order="o", ballot=1, vote=vote)
+    assert (moved.state, moved.vote, moved.sentence) == (State.PREPARED, vote, "Released.")
+    assert [traced.step.event for traced in index.trace(held.id)] == ["stored", "prepared"]
+    assert [report["kind"] for report in reports(index)] == ["job", "trace", "trace", "state"]
+    monkeypatch.setattr(index, "_report", lambda _: (_ for _ in ()).throw(RuntimeError))
+    with pytest.raises(RuntimeError):
+        index.move(held.id, Event.COMMIT, Step("committed", "Connecting."))
+    monkeypatch.undo()
+    assert index.get(held.id) == moved
+    assert [traced.step.event for traced in index.trace(held.id)] == ["stored", "prepared"]
+    assert index.unreported() == 4
+
+
+def test_a_move_that_the_table_of_states_lacks_changes_nothing(index: Index) -> None:
+    held = index.add(record(), [STEP])
+    with pytest.raises(WrongState):
+        index.move(held.id, Event.DELIVERED, Step("printed", "Printed."))
+    with pytest.raises(NotFound):
+        index.move("0" * 32, Event.CANCEL, Step("cancelled", "Cancelled."))
+    assert index.get(held.id) == held
+    assert index.unreported() == 2
+
+
+def test_only_an_attempt_that_sent_nothing_is_reported_as_proof(index: Index) -> None:
+    held = index.add(record(), [STEP])
+    committed = Vote(1, (Attempt(1, "o"),))
+    steps = [
+        (Event.PREPARE, Vote(1)),
+        (Event.COMMIT, committed),
+        (Event.SEND, None),
+        (Event.LOST_TRACK, None),
+    ]
+    for event, vote in steps:
+        index.move(held.id, event, STEP, order="o", ballot=1, vote=vote)
+    assert not any(report.get("nothing_sent") for report in reports(index))
+    proof = Vote(1, (Attempt(1, "o", True),))
+    index.move(held.id, Event.NOTHING_SENT, STEP, order="o", ballot=1, vote=proof)
+    assert reports(index)[-1]["nothing_sent"] is True
+
+
+def test_reports_leave_in_order_and_only_when_acknowledged(index: Index) -> None:
+    jobs = [index.add(record(), [STEP]).id for _ in range(3)]
+    sent = index.outbox(4)
+    assert [n for n, _ in sent] == [1, 2, 3, 4]
+    assert [json.loads(report)["job"] for _, report in sent] == [jobs[0], jobs[0], jobs[1], jobs[1]]
+    assert index.outbox(4) == sent
+    index.acknowledge(4)
+    assert [n for n, _ in index.outbox(9)] == [5, 6]
+    index.acknowledge(6)
+    index.add(record(), [])
+    assert [n for n, _ in index.outbox(9)] == [7], "a number is never given twice"
+
+
+def test_a_prefix_finds_one_waiting_job_of_the_caller_or_says_why_not(index: Index) -> None:
+    ids = ["aa00" + "0" * 28, "aa11" + "0" * 28, "bb00" + "0" * 28]
+    for number, job in enumerate(ids):
+        owner = "bob" if number == 1 else "alice"
+        index.add(record(id=job, owner=owner), [])
+    assert index.find("aa00", mine).id == ids[0]
+    assert index.find("aa", lambda found: found.owner == "bob").id == ids[1]
+    with pytest.raises(Ambiguous):
+        index.find("aa", mine)
+    for prefix in ("", "cc", "AA", "aa%", "zz", ids[0] + "0", "a'"):
+        with pytest.raises(NotFound):
+            index.find(prefix, mine)
+    index.move(ids[0], Event.CANCEL, STEP)
+    assert index.find("aa", mine).id == ids[1], "an ended job is no answer while one waits"
+
+
+def test_other_peoples_jobs_do_not_make_two_of_mine_look_like_one(index: Index) -> None:
+    for number in range(120):
+        index.add(record(id=f"a{number:031x}", owner="bob"), [])
+    for job in ("a0" + "f" * 30, "af" + "0" * 30):
+        index.add(record(id=job, owner="alice"), [])
+    with pytest.raises(Ambiguous):
+        index.find("a", lambda found: found.owner == "alice")
+
+
+def test_a_full_disk_says_so_and_the_index_works_again_afterwards(index: Index, tmp_path: Path) -> None:
+    """A COMMIT that failed once left its transaction open, and with it the index useless until a restart."""
+    held = index.add(record(), [STEP])
+    pages = index._db.execute("PRAGMA page_count").fetchone()[0]
+    index._db.execute(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(OSError, match="cannot be written"):
+        for _ in range(100):
+            index.add(record(title="x" * 255), [Step("stored", "y" * 1000)] * 20)
+    index._db.execute("PRAGMA max_page_count=1000000")
+    assert index.get(held.id) == held
+    added = index.add(record(), [STEP])
+    assert index.get(added.id) == added
+
+
+def test_a_commit_that_fails_is_rolled_back(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing:
+        def __init__(self, db: sqlite3.Connection) -> None:
+            self.db = db
+
+        def execute(self, sql: str, *args: object) -> object:
+            if sql == "COMMIT":
+                raise sqlite3.OperationalError("disk I/O error")
+            return self.db.execute(sql, *args)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.db, name)
+
+    monkeypatch.setattr(index, "_db", Failing(index._db))
+    lost = record()
+    with pytest.raises(sqlite3.OperationalError):
+        index.add(lost, [STEP])
+    monkeypatch.undo()
+    assert index.by_uuid(lost.job_uuid) is None
+    assert index.add(lost, [STEP]) == lost
+
+
+def test_an_index_that_is_no_index_says_what_to_do(tmp_path: Path, clock: ManualClock) -> None:
+    (tmp_path / "index").write_bytes(b"this is not a database" * 100)
+    (tmp_path / "folder").mkdir()
+    for name in ("index", "folder", "missing/index"):
+        with pytest.raises(IndexBroken, match="--rebuild-index"):
+            Index(tmp_path / name, clock)
+
+
+def test_every_index_has_an_epoch_of_its_own_and_keeps_it(tmp_path: Path, clock: ManualClock) -> None:
+    epochs = []
+    for name in ("one", "one", "two"):
+        index = Index(tmp_path / name, clock)
+        epochs.append(index.epoch())
+        index.close()
+    assert epochs[0] == epochs[1] != epochs[2]
+
+
+def test_only_jobs_that_wait_expire_and_only_ended_ones_are_forgotten(index: Index, clock: ManualClock) -> None:
+    early = int(clock.now()) - 10
+    waiting, busy, later = (
+        index.add(record(expires=early), []),
+        index.add(record(expires=early), []),
+        index.add(record(expires=early + 1_000_000), []),
+    )
+    index.move(busy.id, Event.PREPARE, STEP, ballot=1, vote=Vote(1))
+    assert [found.id for found in index.expired()] == [waiting.id]
+    assert index.keys_in_use() == {waiting.own_key}
+    index.move(waiting.id, Event.EXPIRE, STEP)
+    assert index.forget_ended(clock.now()) == []
+    clock.advance(10)
+    assert index.forget_ended(clock.now()) == [waiting.id]
+    assert index.trace(waiting.id) == []
+    assert {found.id for found in index.jobs()} == {busy.id, later.id}
+    assert index.counts()["bytes"] == 2 * 1234
+
+
+_ADDS = """
+import sys
+from pathlib import Path
+from pullprint.base.clock import SystemClock
+from pullprint.model.states import Event
+from pullprint.vault.index import Index
+from pullprint.vault.record import Step
+from tests.unit.making import record
+
+index = Index(Path(sys.argv[1]), SystemClock())
+while True:
+    held = index.add(record(), [Step("stored", "Received.")])
+    print("added", held.id, flush=True)
+    index.move(held.id, Event.CANCEL, Step("cancelled", "Cancelled."))
+    print("moved", held.id, flush=True)
+"""
+
+
+@pytest.mark.parametrize("after", [1, 7, 40, 41, 160])
+def test_kill_9_in_the_middle_of_adding_loses_nothing_that_was_acknowledged(
+    tmp_path: Path, clock: ManualClock, after: int
+) -> None:
+    path = tmp_path / "index"
+    with subprocess.Popen([sys.executable, "-c", _ADDS, path], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        lines = [child.stdout.readline() for _ in range(after)]
+        child.send_signal(signal.SIGKILL)
+        lines += child.stdout.readlines()
+    acknowledged = [line.split() for line in lines if line.endswith("\n")]
+    index = Index(path, clock)
+    try:
+        for what, job in acknowledged:
+            found = index.get(job)
+            events = [traced.step.event for traced in index.trace(job)]
+            assert events == ["stored", "cancelled"][: len(events)]
+            assert what == "added" or (found.state is State.CANCELLED and len(events) == 2)
+        told = [report["job"] for report in reports(index) if report["kind"] == "job"]
+        assert len(told) == len(set(told)) >= after // 2
+        assert {job for _, job in acknowledged} <= set(told)
+    finally:
+        index.close()
