@@ -7,13 +7,17 @@ that it did not. A loss replaces a voter's record by ``Vote(lost=True)``. Voters
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType, SimpleNamespace
+from typing import TypeVar
 
 from pullprint.model import votes as real
 from pullprint.model.votes import Vote
 
+Value = TypeVar("Value")
+
 IDLE, PREPARING, COMMITTING, DECIDED, PRINTED, PROVED = range(6)
+_COMMIT_SENT = 8
 Rules = ModuleType | SimpleNamespace
 
 
@@ -22,154 +26,155 @@ class Voter:
     """One voter, and what each attempt has heard from it."""
 
     vote: Vote
-    stale: int = 0
-    """Bits of the attempts that were under way when its record was lost."""
-    promises: tuple[Vote | None, ...] = ()
-    acks: int = 0
+    stale: int
+    """Bits of the attempts whose orders were out when its record was lost."""
+    promises: tuple[Vote | None, ...]
+    acks: int
     """Bits of the attempts that heard its COMMIT answered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One releaser at work on one order."""
-
-    status: int = IDLE
-    commit_sent: bool = False
+State = tuple[tuple[int, ...], tuple[int, ...], int]
+"""Voters (numbers of `Voter` values, sorted), attempts (status, and whether COMMIT was ever sent), losses to come."""
 
 
-State = tuple[tuple[Voter, ...], tuple[Attempt, ...], int]
-"""Voters, attempts, losses that may still happen."""
-
-
-@dataclass(frozen=True)
 class Model:
-    """*voters* voters and one attempt (ballots 1, 2, …) for each of *forces*: the ballots that its order names."""
+    """*voters* voters, and one attempt (ballots 1, 2, …) for each of *forces*: the ballots that its order names.
 
-    voters: int
-    forces: tuple[tuple[int, ...], ...]
-    losses: int = 0
-    rules: Rules = real
-    guarded: bool = True
-    """Messages of orders from before a loss do not reach the voter that lost its record (see `votes.promise`)."""
+    With *losses*, orders are made in the order of their ballots, and a voter that lost its record gets no PREPARE of an
+    order from before the loss; `votes.promise` asks for both. *guarded* False takes the latter away.
+    """
 
-    def double_print(self, limit: int = 3_000_000) -> State | None:
-        """A reachable state in which an attempt printed that should not have; None when there is none."""
-        start = self._start()
-        seen, open_states = {start}, [start]
+    def __init__(
+        self,
+        voters: int,
+        forces: tuple[tuple[int, ...], ...],
+        *,
+        losses: int = 0,
+        rules: Rules = real,
+        guarded: bool = True,
+    ) -> None:
+        self._voters, self._forces, self._losses, self._rules, self._guarded = voters, forces, losses, rules, guarded
+        self._values: list[Voter] = []
+        self._numbers: dict[Voter, int] = {}
+        self._delivered: dict[tuple[int, int, int], tuple[int, ...]] = {}
+        self._judged: dict[tuple[int, tuple[Vote | None, ...]], bool] = {}
+
+    def walk(self, limit: int = 1_000_000) -> tuple[State | None, int]:
+        """A reachable state in which an attempt printed that should not have, and how many attempts printed at most
+        in one state that was reached: a model that prints nothing proves nothing."""
+        nobody = Voter(Vote(), 0, (None,) * len(self._forces), 0)
+        start = (self._number(nobody),) * self._voters, (IDLE,) * len(self._forces), self._losses
+        seen, open_states, most = {start}, [start], 0
         while open_states:
             state = open_states.pop()
-            if self._wrong(state):
-                return state
+            printed = {number + 1 for number, attempt in enumerate(state[1]) if attempt & 7 == PRINTED}
+            if self._wrong(printed):
+                return state, len(printed)
+            most = max(most, len(printed))
             for following in self._steps(state):
                 if following not in seen:
                     seen.add(following)
                     open_states.append(following)
             assert len(seen) < limit, "the model is too large to be walked through"
-        return None
+        return None, most
 
-    def count(self) -> int:
-        """How many attempts of some reachable state have printed at most; a model that prints nothing proves nothing."""
-        best, seen, open_states = 0, {self._start()}, [self._start()]
-        while open_states and best < len(self.forces):
-            state = open_states.pop()
-            best = max(best, sum(attempt.status == PRINTED for attempt in state[1]))
-            fresh = set(self._steps(state)) - seen
-            seen |= fresh
-            open_states.extend(fresh)
-        return best
-
-    def _start(self) -> State:
-        nobody = Voter(Vote(), promises=(None,) * len(self.forces))
-        return (nobody,) * self.voters, (Attempt(),) * len(self.forces), self.losses
-
-    def _wrong(self, state: State) -> bool:
-        printed = {number + 1 for number, attempt in enumerate(state[1]) if attempt.status == PRINTED}
+    def _wrong(self, printed: set[int]) -> bool:
         for ballot in printed:
-            forces = self.forces[ballot - 1]
+            forces = self._forces[ballot - 1]
             unnamed = {earlier for earlier in printed if earlier < ballot} - set(forces)
-            if unnamed and (not forces or not self.losses):
+            # After a loss nobody can name what is not known any more; an unforced print must still be the first.
+            if unnamed and (not forces or not self._losses):
                 return True
         return False
+
+    def _number(self, voter: Voter) -> int:
+        number = self._numbers.get(voter)
+        if number is None:
+            number = self._numbers[voter] = len(self._values)
+            self._values.append(voter)
+        return number
 
     def _steps(self, state: State) -> Iterator[State]:
         voters, attempts, losses = state
         for number, attempt in enumerate(attempts):
+            if attempt == IDLE:
+                if not self._losses or number == 0 or attempts[number - 1] != IDLE:
+                    yield voters, _replaced(attempts, number, PREPARING), losses
+                continue
             yield from self._releaser(state, number, attempt)
-            if attempt.status != IDLE:
-                for index, voter in enumerate(voters):
-                    for answered in self._deliver(voter, number, attempt):
-                        yield _sorted(voters, index, answered), attempts, losses
-        if losses:
-            started = sum(1 << number for number, attempt in enumerate(attempts) if attempt.status != IDLE)
             for index, voter in enumerate(voters):
-                if voter.vote.promised:
-                    gone = Voter(Vote(lost=True), started, voter.promises, voter.acks)
+                for answered in self._deliver(voter, number, attempt):
+                    yield _sorted(voters, index, answered), attempts, losses
+        if losses:
+            started = sum(1 << number for number, attempt in enumerate(attempts) if attempt != IDLE)
+            for index, voter in enumerate(voters):
+                old = self._values[voter]
+                if old.vote.promised:
+                    gone = self._number(Voter(Vote(lost=True), started, old.promises, old.acks))
                     yield _sorted(voters, index, gone), attempts, losses - 1
 
-    def _releaser(self, state: State, number: int, attempt: Attempt) -> Iterator[State]:
+    def _releaser(self, state: State, number: int, attempt: int) -> Iterator[State]:
         voters, attempts, losses = state
+        status, sent = attempt & 7, attempt & _COMMIT_SENT
+        if status == PREPARING and self._may_commit(voters, number):
+            yield voters, _replaced(attempts, number, COMMITTING | _COMMIT_SENT), losses
+        acks = sum(self._values[voter].acks >> number & 1 for voter in voters)
+        if status == COMMITTING and acks >= self._rules.quorum(len(voters)):
+            yield voters, _replaced(attempts, number, DECIDED | sent), losses
+        if status == DECIDED:
+            yield voters, _replaced(attempts, number, PRINTED | sent), losses
+        if status in (PREPARING, COMMITTING, DECIDED):
+            yield voters, _replaced(attempts, number, PROVED | sent), losses
+        if status in (PREPARING, COMMITTING):
+            forgotten = tuple(sorted(self._forgotten(voter, number) for voter in voters))
+            yield forgotten, _replaced(attempts, number, PREPARING | sent), losses
 
-        def become(status: int, *, sent: bool = False) -> State:
-            changed = Attempt(status, sent or attempt.commit_sent)
-            return voters, (*attempts[:number], changed, *attempts[number + 1 :]), losses
+    def _may_commit(self, voters: tuple[int, ...], number: int) -> bool:
+        heard = tuple(self._values[voter].promises[number] for voter in voters)
+        if (number, heard) not in self._judged:
+            promises = {str(index): vote for index, vote in enumerate(heard) if vote is not None}
+            names = [str(index) for index in range(len(voters))]
+            verdict = self._rules.judge(promises, names, number + 1, self._forces[number])
+            self._judged[number, heard] = verdict is real.Verdict.GO
+        return self._judged[number, heard]
 
-        if attempt.status == IDLE:
-            yield become(PREPARING)
-        elif attempt.status == PREPARING:
-            heard = {str(i): v.promises[number] for i, v in enumerate(voters) if v.promises[number] is not None}
-            names = [str(i) for i in range(len(voters))]
-            if self.rules.judge(heard, names, number + 1, self.forces[number]) is real.Verdict.GO:
-                yield become(COMMITTING, sent=True)
-        elif attempt.status == COMMITTING:
-            if sum(voter.acks >> number & 1 for voter in voters) >= self.rules.quorum(len(voters)):
-                yield become(DECIDED)
-        elif attempt.status == DECIDED:
-            yield become(PRINTED)
-        if attempt.status in (PREPARING, COMMITTING, DECIDED):
-            yield become(PROVED)
-        if attempt.status in (PREPARING, COMMITTING):
-            _, others, _ = become(PREPARING)
-            yield tuple(sorted((_forgotten(voter, number) for voter in voters), key=repr_of)), others, losses
-
-    def _deliver(self, voter: Voter, number: int, attempt: Attempt) -> Iterator[Voter]:
+    def _deliver(self, voter: int, number: int, attempt: int) -> tuple[int, ...]:
         """*voter* after any one message of *attempt*, its answer heard or not."""
-        vote, ballot, bit = voter.vote, number + 1, 1 << number
-        forced = bool(self.forces[number])
-        if not (self.guarded and vote.lost and voter.stale & bit and not forced):
-            promised = self.rules.promise(vote, ballot, forced=forced)
+        key = voter, number, attempt
+        if key not in self._delivered:
+            answers = {self._number(answer) for answer in self._answers(self._values[voter], number, attempt)}
+            self._delivered[key] = tuple(answers - {voter})
+        return self._delivered[key]
+
+    def _answers(self, voter: Voter, number: int, attempt: int) -> Iterator[Voter]:
+        vote, ballot, bit, status = voter.vote, number + 1, 1 << number, attempt & 7
+        if not (self._guarded and voter.stale & bit):
+            promised = self._rules.promise(vote, ballot, forced=bool(self._forces[number]))
             if isinstance(promised, Vote):
-                yield Voter(promised, voter.stale, voter.promises, voter.acks)
-                if attempt.status == PREPARING:
-                    heard = (*voter.promises[:number], promised, *voter.promises[number + 1 :])
-                    yield Voter(promised, voter.stale, heard, voter.acks)
-        if attempt.commit_sent:
-            committed = self.rules.commit(vote, ballot, f"order {ballot}")
+                yield replace(voter, vote=promised)
+                if status == PREPARING:
+                    yield replace(voter, vote=promised, promises=_replaced(voter.promises, number, promised))
+        if attempt & _COMMIT_SENT:
+            committed = self._rules.commit(vote, ballot, f"order {ballot}")
             if isinstance(committed, Vote):
-                yield Voter(committed, voter.stale, voter.promises, voter.acks)
-                if attempt.status == COMMITTING:
-                    yield Voter(committed, voter.stale, voter.promises, voter.acks | bit)
-        if attempt.status == PROVED:
-            yield Voter(self.rules.prove_nothing_sent(vote, ballot), voter.stale, voter.promises, voter.acks)
+                yield replace(voter, vote=committed)
+                if status == COMMITTING:
+                    yield replace(voter, vote=committed, acks=voter.acks | bit)
+        if status == PROVED:
+            yield replace(voter, vote=self._rules.prove_nothing_sent(vote, ballot))
+
+    def _forgotten(self, voter: int, number: int) -> int:
+        old = self._values[voter]
+        promises = _replaced(old.promises, number, None)
+        return self._number(replace(old, promises=promises, acks=old.acks & ~(1 << number)))
 
 
-_TEXTS: dict[Voter, str] = {}
+def _replaced(values: tuple[Value, ...], index: int, value: Value) -> tuple[Value, ...]:
+    return (*values[:index], value, *values[index + 1 :])
 
 
-def repr_of(voter: Voter) -> str:
-    """A text to sort voters by."""
-    text = _TEXTS.get(voter)
-    if text is None:
-        text = _TEXTS[voter] = repr(voter)
-    return text
-
-
-def _sorted(voters: tuple[Voter, ...], index: int, changed: Voter) -> tuple[Voter, ...]:
-    return tuple(sorted((*voters[:index], changed, *voters[index + 1 :]), key=repr_of))
-
-
-def _forgotten(voter: Voter, number: int) -> Voter:
-    promises = (*voter.promises[:number], None, *voter.promises[number + 1 :])
-    return Voter(voter.vote, voter.stale, promises, voter.acks & ~(1 << number))
+def _sorted(voters: tuple[int, ...], index: int, changed: int) -> tuple[int, ...]:
+    return tuple(sorted((*voters[:index], changed, *voters[index + 1 :])))
 
 
 def mutant(**functions: Callable[..., object]) -> SimpleNamespace:

@@ -1,6 +1,7 @@
 """Files that are there whole or not at all: temporary name, fsync, rename, fsync of the folder."""
 
 import os
+import tempfile
 from pathlib import Path
 
 
@@ -22,34 +23,35 @@ def private_directory(path: Path) -> Path:
 
 def write_once(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Write *data* durably under *path*; the same bytes again succeed, other bytes raise FileExistsError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    temporary = _write_beside(path, data, mode)
     try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            if path.read_bytes() != data:
-                raise
+        os.link(temporary, path)
+    except FileExistsError:
+        if path.read_bytes() != data:
+            raise
     finally:
-        temporary.unlink(missing_ok=True)
+        temporary.unlink()
     sync_directory(path.parent)
 
 
 def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Write *data* durably under *path* in place of what was there; a crash leaves the one or the other."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    _write_beside(path, data, mode).replace(path)
+    sync_directory(path.parent)
+
+
+def _write_beside(path: Path, data: bytes, mode: int) -> Path:
+    """A durable file with *data* in *path*'s folder, under a name that nobody else has: two threads may do this at
+    once."""
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".new")
+    temporary = Path(name)
     try:
         with os.fdopen(fd, "wb") as file:
+            os.fchmod(file.fileno(), mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        temporary.unlink()
         raise
-    sync_directory(path.parent)
+    return temporary

@@ -19,7 +19,7 @@ PAUSE = 0.25
 """Seconds between two questions to a daemon that does not park them."""
 
 _RESTING = frozenset({State.HELD, State.UNCERTAIN})
-_OVER = frozenset({"refused", "nothing-sent", "uncertain", "lost-track", "vote-lost", "restarted"})
+_OVER = frozenset({"refused", "nothing-sent", "uncertain", "lost-track", "vote-lost", "interrupted"})
 """Steps with which an attempt ends and leaves the job to its owner again."""
 
 

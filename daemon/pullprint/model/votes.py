@@ -59,9 +59,10 @@ def promise(vote: Vote, ballot: int, *, forced: bool = False) -> Vote | Refusal:
     """PREPARE: the record after promising *ballot*, or why not.
 
     A voter that lost its record takes part only in a job's very first ballot, before which nothing can have been
-    committed, or in one that the owner *forced*. The first makes its record whole again: so nothing of an order from
-    before the loss may reach it any more, and whoever brings messages here sees to that. The second does not: what was
-    committed before the loss is as unknown after a forced ballot that came to nothing as it was before it.
+    committed, or in one that the owner *forced*. The first makes its record whole again; the second does not: what was
+    committed before the loss is as unknown after a forced ballot that came to nothing as it was before it. Both stand
+    on two things that whoever calls this sees to: orders are made in the order of their ballots, and none from before
+    the loss is carried out after it.
     """
     if vote.lost and ballot > 1 and not forced:
         return Refusal.VOTE_LOST

@@ -14,6 +14,7 @@ from aiohttp import web
 from pullprint import __version__
 from pullprint.base import systemd
 from pullprint.base.clock import Clock
+from pullprint.base.errors import PullprintError
 from pullprint.base.files import private_directory
 from pullprint.node.channel import Channel
 from pullprint.node.client import CloudAway, CloudClient
@@ -147,7 +148,10 @@ class Node:
     async def _keep_house(self) -> None:
         while True:
             await self._clock.sleep(HOUSEKEEPING)
-            await self._holder.expire()
+            try:
+                await self._holder.keep_house()
+            except (PullprintError, OSError) as error:
+                log.error("housekeeping: %s", error)
 
     async def _finish_deliveries(self) -> None:
         """A delivery that is cut off leaves its job uncertain; a moment's patience spares its owner the question."""

@@ -68,7 +68,7 @@ class Channel:
                         connection.create_task(self._listen(), name="inbox")
                         connection.create_task(self._report(), name="reports")
                         connection.create_task(self._refresh(), name="configuration")
-                except* PullprintError as errors:
+                except* (PullprintError, OSError) as errors:
                     error = errors.exceptions[0]
                     while isinstance(error, BaseExceptionGroup):
                         error = error.exceptions[0]
@@ -111,7 +111,7 @@ class Channel:
         if signed is None:
             raise CloudAway(cloud=self._client.host, reason="it has no configuration for this node")
         self._site.cloud_says(signed.now)
-        await asyncio.to_thread(self._site.accept, signed.config)
+        await self._site.accept(signed.config)
 
     async def _refresh(self) -> None:
         while True:

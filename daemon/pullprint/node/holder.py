@@ -14,6 +14,7 @@ from typing import ParamSpec, TypeVar
 from pullprint.base.bell import Bell
 from pullprint.base.checkpoint import checkpoint
 from pullprint.base.clock import Clock
+from pullprint.base.errors import NotFound
 from pullprint.base.files import private_directory
 from pullprint.base.worker import Worker
 from pullprint.model.facts import Facts
@@ -116,8 +117,12 @@ class Holder:
             await self._shred(job)
         return record
 
-    async def expire(self) -> None:
-        """End jobs whose time is over, forget those that ended long ago, destroy keys that no job needs."""
+    async def keep_house(self) -> None:
+        """Settle what a full disk left under way, end jobs whose time is over, forget those that ended long ago, and
+        destroy keys that no job needs."""
+        for record in await self.read(Index.in_states, *UNDER_WAY):
+            if record.id not in self.busy:
+                await self.settle(record.id)
         for record in await self.read(Index.expired):
             if record.id not in self.busy:
                 await self.end(record.id, Event.EXPIRE, Step("expired", "It was not released in time and was deleted."))
@@ -136,7 +141,10 @@ class Holder:
 
     async def settle(self, job: str) -> None:
         """Bring a job that a crash or a fault left under way to the state that is safe to say."""
-        record = await self.read(Index.get, job)
+        try:
+            record = await self.read(Index.get, job)
+        except NotFound:
+            return
         latest = record.vote.attempts[-1] if record.vote.attempts else Attempt(record.vote.promised, "")
         match record.state:
             case State.PREPARED:

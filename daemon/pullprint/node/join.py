@@ -64,11 +64,11 @@ async def join(
             certificate=welcome.certificate,
             authority=welcome.authority,
         )
-        await asyncio.to_thread(site.join, membership)
+        await site.join(membership)
         signed = await client.get("/node/v1/config", SignedConfig)
         if signed:
             site.cloud_says(signed.now)
-            await asyncio.to_thread(site.accept, signed.config)
+            await site.accept(signed.config)
 
 
 def _mesh_request(settings: Settings, node: str) -> str:

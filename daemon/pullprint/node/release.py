@@ -27,7 +27,7 @@ from pullprint.printers.probe import Capabilities, probe
 from pullprint.printers.uri import resolve
 from pullprint.vault import parts
 from pullprint.vault.header import Header
-from pullprint.vault.index import Index
+from pullprint.vault.index import Index, IndexFailed
 from pullprint.vault.keyring import Identity
 from pullprint.vault.opening import OpenJob
 from pullprint.vault.record import Record, Step
@@ -122,14 +122,16 @@ class Releaser:
         self._holder.busy.add(order.job)
         try:
             await self._execute(order, item)
+        except IndexFailed as error:
+            log.error("order %s: %s", order.jti, error)
         except PullprintError as error:
             await self._refused(order, error)
-        except Exception:
-            # A full disk, or a fault of ours, between two steps: end as a restart would.
-            log.exception("order %s failed", order.jti)
-            await self._holder.settle(order.job)
         finally:
-            self._holder.busy.discard(order.job)
+            # Where a full disk or a fault of ours got in between, this ends as a restart would.
+            try:
+                await self._holder.settle(order.job)
+            finally:
+                self._holder.busy.discard(order.job)
 
     async def _execute(self, order: Order, item: OrderItem) -> None:
         record = await self._holder.read(Index.get, order.job)

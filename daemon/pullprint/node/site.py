@@ -1,5 +1,6 @@
 """What this node belongs to: its membership, pinned when it joined, and the site's signed configuration."""
 
+import asyncio
 import ipaddress
 import json
 from dataclasses import asdict, dataclass
@@ -48,6 +49,7 @@ class Site:
         self._offset = 0.0
         self._membership: Membership | None = None
         self._config: SiteConfig | None = None
+        self._accepting = asyncio.Lock()
         self.changed = Bell()
 
     def load(self) -> None:
@@ -86,22 +88,24 @@ class Site:
         """The key that signs orders and configurations, raw."""
         return bytes.fromhex(self.membership.order_pin)
 
-    def join(self, membership: Membership) -> None:
-        """Keep *membership* durably. Blocking."""
-        replace(self._membership_path, json.dumps(asdict(membership), indent=1).encode())
+    async def join(self, membership: Membership) -> None:
+        """Keep *membership* durably."""
+        text = json.dumps(asdict(membership), indent=1)
+        await asyncio.to_thread(replace, self._membership_path, text.encode())
         self._membership = membership
         self.changed.ring()
 
-    def accept(self, token: str) -> SiteConfig:
-        """Check and keep a signed configuration; an older one than is known changes nothing. Blocking.
+    async def accept(self, token: str) -> SiteConfig:
+        """Check and keep a signed configuration; an older one than is known changes nothing.
 
         Raises StatementRefused.
         """
-        config = verify_config(token, self.pin, self.membership.node)
-        if self._config is None or config.revision >= self._config.revision:
-            replace(self._config_path, token.encode("ascii"))
-            self._config = config
-            self.changed.ring()
+        config = await asyncio.to_thread(verify_config, token, self.pin, self.membership.node)
+        async with self._accepting:
+            if self._config is None or config.revision >= self._config.revision:
+                await asyncio.to_thread(replace, self._config_path, token.encode("ascii"))
+                self._config = config
+        self.changed.ring()
         return self._config
 
     def cloud_says(self, now: float) -> None:

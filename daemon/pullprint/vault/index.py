@@ -57,6 +57,14 @@ class IndexBroken(PullprintError):
     code = "index-broken"
 
 
+class IndexFailed(PullprintError):
+    """This host could not write down what it was about to do ({reason}), so it did not do it. Held jobs are safe;
+    it may be out of disk space."""
+
+    code = "index-failed"
+    http_status = 503
+
+
 class Ambiguous(PullprintError):
     """Several jobs begin with {prefix}. Type a few more characters of the one that you mean."""
 
@@ -287,15 +295,17 @@ class Index:
     def _transaction(self) -> Iterator[None]:
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            yield
+            try:
+                yield
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
             self._db.execute("COMMIT")
-        except BaseException as error:
-            # COMMIT itself fails on a full disk, and some errors have rolled back by themselves already.
+        except sqlite3.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError) and _is_disk(error):
-                raise OSError(errno.ENOSPC, "the index of held jobs cannot be written") from error
-            raise
+            raise IndexFailed(reason=error) from error
 
     def _write(self, record: Record) -> None:
         # On its id only: OR REPLACE would also delete whatever other job has the same job-uuid.

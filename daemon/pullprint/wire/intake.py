@@ -1,7 +1,8 @@
 """What the backend sends with a document's descriptor: one JSON line, checked here.
 
 The backend cannot import this (it starts an interpreter for every job); ``tests/test_backend.py`` holds the two
-together. A second line, ``drop``, takes the document back. Answers are one line: ``stored <job id> <sentence>``, ``refused <sentence>`` or ``later <sentence>``.
+together. A second line, ``drop``, takes the document back. Answers are one line: ``stored <job id> <sentence>``,
+``refused <sentence>`` or ``later <sentence>``.
 """
 
 import json
