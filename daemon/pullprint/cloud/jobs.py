@@ -186,11 +186,16 @@ def under_way(t: Transaction, organisation_id: str, job_id: str) -> bool:
 
 
 def doubtful(t: Transaction, organisation_id: str, job_id: str) -> tuple[int, ...]:
-    """The ballots of an uncertain job that are not proven to have sent nothing."""
+    """The ballots of an uncertain job that are not proven to have sent nothing.
+
+    Where the cloud knows of none, its holder has lost its record of them: then it is whatever came before.
+    """
     query = select(release.c.ballot).where(
         release.c.organisation == organisation_id, release.c.job == job_id, release.c.outcome != "nothing-sent"
     )
-    return tuple(t.run(query.order_by(release.c.ballot)).scalars())
+    found = tuple(t.run(query.order_by(release.c.ballot)).scalars())
+    latest = select(job.c.ballot).where(job.c.organisation == organisation_id, job.c.id == job_id, job.c.ballot > 0)
+    return found or tuple(t.run(latest).scalars())
 
 
 def add_step(t: Transaction, organisation_id: str, job_id: str, event: str, text: str, **detail: str) -> None:

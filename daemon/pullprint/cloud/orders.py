@@ -107,15 +107,15 @@ def release_for_user(t: Transaction, organisation_id: str, user: str, job_id: st
 def release_for_node(t: Transaction, sender: Node, ask: Ask) -> OrderItem:
     """A holder asks, for the owner in a terminal or for a direct queue: the order is the answer.
 
-    What the owner's host says of who sits at it counts on managed hosts only. A job from a direct queue goes to
-    that queue's printer and no other. Raises as `release_for_user`, and NotAllowed.
+    What the owner's host says of who sits at it counts on managed hosts only. A job from a direct queue needs no
+    owner, and goes to that queue's printer and no other. Raises as `release_for_user`, and NotAllowed.
     """
     row = _locked(t, sender.organisation, ask.job, sender.id)
     if row is None:
         raise NotFound(what="job on this host")
-    if not row.owner:
+    if not row.owner and not row.direct_printer:
         raise NotAllowed(reason="nobody has claimed this job yet")
-    if ask.by.lower() != row.owner:
+    if row.owner and ask.by.lower() != row.owner:
         raise NotAllowed(reason="it is somebody else's job")
     printer = printers.by_id_or_name(t, sender.organisation, row.site, ask.printer)
     if row.direct_printer:
@@ -128,7 +128,7 @@ def release_for_node(t: Transaction, sender: Node, ask: Ask) -> OrderItem:
         raise InDoubt
     if set(ask.forces) - set(doubts):
         raise BadRequest(reason="it names attempts that are not in doubt")
-    return _issue(t, _Wish(row, printer, _ticket(row, ask.changes), doubts, row.owner))
+    return _issue(t, _Wish(row, printer, _ticket(row, ask.changes), doubts, row.owner or row.submitter))
 
 
 def _ticket(row: AnyRow, changes: Mapping[str, str]) -> Ticket:

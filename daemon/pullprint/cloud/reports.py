@@ -122,6 +122,7 @@ def _job(t: Transaction, sender: Node, report: JobReport) -> None:
         "generation": report.generation,
         "cloud_key": report.cloud_key,
         "cloud_slot": b"" if ended else report.cloud_slot,
+        "ballot": max(report.ballot, known.ballot if known is not None else 0),
     }
     if known is None:
         fixed = {"organisation": sender.organisation, "id": report.job, "site": sender.site, "node": sender.id}

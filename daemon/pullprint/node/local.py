@@ -161,7 +161,7 @@ class LocalApi:
     async def _release(self, request: web.Request) -> web.Response:
         record = await self._find(request, Caller.owns)
         wanted = await _body(request, ReleaseRequest)
-        if not record.owner:
+        if not record.owner and not record.direct_printer:
             raise Unclaimed(code=record.claim_code or "that was shown when it was printed")
         if record.state is State.UNCERTAIN and not wanted.again:
             raise WrongState(state=record.state.value)
@@ -170,7 +170,7 @@ class LocalApi:
             printer=self._site.printer(wanted.printer).id,
             changes=wanted.changes,
             forces=record.doubtful if wanted.again else (),
-            by=record.owner,
+            by=record.owner or record.submitter,
         )
         item = await self._control.channel().ask(ask)
         self._control.channel().take_order(item)

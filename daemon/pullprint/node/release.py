@@ -102,6 +102,7 @@ class Releaser:
         self._site = site
         self._identity = identity
         self._clock = clock
+        self._born = clock.now()
         self._backend_dir = backend_dir
         self._spool = spool
         self._trust = trust
@@ -137,7 +138,10 @@ class Releaser:
         record = await self._holder.read(Index.get, order.job)
         if record.state not in (State.HELD, State.UNCERTAIN):
             raise WrongState(state=record.state.value)
-        if order.ballot <= record.vote.promised:
+        if order.ballot <= record.vote.promised or (
+            record.vote.lost and order.iat <= self._site.cloud_time(self._born)
+        ):
+            # Second case: it may be what was carried out before the record was lost.
             raise OrderUsed
         checkpoint("order-verified")
         printer = self._site.printer(order.printer)

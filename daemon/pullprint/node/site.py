@@ -114,7 +114,11 @@ class Site:
 
     def cloud_now(self) -> float:
         """What the cloud's clock shows, as far as is known."""
-        return self._clock.now() + self._offset
+        return self.cloud_time(self._clock.now())
+
+    def cloud_time(self, ours: float) -> float:
+        """What the cloud's clock showed when ours showed *ours*."""
+        return ours + self._offset
 
     @property
     def networks(self) -> tuple[Network, ...]:

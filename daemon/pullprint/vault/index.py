@@ -338,7 +338,7 @@ def _job_report(record: Record) -> wire.JobReport:
         submitter=record.submitter, host=record.host, title=record.title, content_type=record.content_type,
         size=record.size, ticket=record.ticket, facts=record.facts, state=record.state, sentence=record.sentence,
         created=record.created, expires=record.expires, direct_printer=record.direct_printer,
-        claim_code=record.claim_code, generation=record.generation, cloud_key=record.cloud_key,
+        claim_code=record.claim_code, generation=record.generation, ballot=record.vote.promised, cloud_key=record.cloud_key,
         cloud_slot=record.cloud_slot,
     )  # fmt: skip
 

@@ -148,6 +148,8 @@ class JobReport(Message):
     claim_code: Annotated[str, Field(max_length=16)] = ""
     generation: Annotated[int, Field(ge=1, le=1 << 31)] = 1
     """Of the key parts."""
+    ballot: Annotated[int, Field(ge=0, le=1 << 31)] = 0
+    """The highest that was promised: a cloud restored from a backup goes on from there."""
     cloud_key: Id
     cloud_slot: Blob
     """The cloud's key part, HPKE-sealed to *cloud_key*, as it stands in the header."""
