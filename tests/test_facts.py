@@ -73,9 +73,7 @@ async def counted(
     fd = os.memfd_create("document")
     try:
         os.write(fd, document)
-        return await count_facts(
-            fd, content_type, program=program, clock=SystemClock(), limits=limits or Limits()
-        )
+        return await count_facts(fd, content_type, program=program, clock=SystemClock(), limits=limits or Limits())
     finally:
         os.close(fd)
 
@@ -207,18 +205,14 @@ class TestHostileDocuments:
         found = await counted(raw_pdf(b"<< /Type /Catalog /Pages 2 0 R >>", pages, page))
         assert found.pages in (None, 1)
 
-    @pytest.mark.parametrize(
-        "box", [b"0 0 1e30 1e30", b"0 0 2000000 1", b"0 0 0 0", b"9 9 -9e9 -9e9", b"/A /B"]
-    )
+    @pytest.mark.parametrize("box", [b"0 0 1e30 1e30", b"0 0 2000000 1", b"0 0 0 0", b"9 9 -9e9 -9e9", b"/A /B"])
     async def test_absurd_mediabox_takes_no_memory(self, box: bytes) -> None:
         pages = b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>"
         page = b"<< /Type /Page /Parent 2 0 R /MediaBox [%s] >>" % box
         found = await counted(raw_pdf(b"<< /Type /Catalog /Pages 2 0 R >>", pages, page))
         assert found.pages == 1
 
-    async def test_endless_content_stream_loses_colour_but_not_pages(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_endless_content_stream_loses_colour_but_not_pages(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # 2 MB of drawing orders, in forms that each draw the next one ten times: 10^13 rectangles.
         document = pikepdf.new()
         page = document.add_blank_page(page_size=A4)
@@ -253,9 +247,7 @@ class TestHostileDocuments:
     @pytest.mark.parametrize(
         ("size", "table_found"), [(1 << 30, True), (1 << 28, False)], ids=["1-GiB", "256-MiB-without-table"]
     )
-    async def test_a_huge_document_takes_little_memory(
-        self, size: int, table_found: bool, tmp_path: Path
-    ) -> None:
+    async def test_a_huge_document_takes_little_memory(self, size: int, table_found: bool, tmp_path: Path) -> None:
         """Sparse: objects, a hole, and behind it a cross-reference table that is found or must be rebuilt."""
         small = raw_pdf(
             b"<< /Type /Catalog /Pages 2 0 R >>",
@@ -422,9 +414,7 @@ ESCAPES = {
 
 class TestSandbox:
     @pytest.mark.parametrize("attempt", ESCAPES.values(), ids=list(ESCAPES))
-    async def test_escape_is_refused(
-        self, attempt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_escape_is_refused(self, attempt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PULLPRINT_TEST_SECRET", "secret")
         secret = tmp_path / "secret"
         secret.write_text("secret")

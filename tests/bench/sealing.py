@@ -14,14 +14,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
 
+from tests.bench.figures import Figure, Target
+from tests.unit.making import LIMIT, Parties
+
 from pullprint.model.job import new_job_id
 from pullprint.node.document import IncomingDocument
 from pullprint.vault.header import Header
 from pullprint.vault.opening import OpenJob
 from pullprint.vault.sealing import seal
 from pullprint.wire.node import CLOUD
-from tests.bench.figures import Figure, Target
-from tests.unit.making import LIMIT, Parties
 
 MIB = 1 << 20
 TMPFS = Path("/dev/shm")

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.unit.making import record
 
 from pullprint.base.clock import ManualClock
 from pullprint.base.errors import NotFound
@@ -19,7 +20,6 @@ from pullprint.model.states import Event, State, WrongState
 from pullprint.model.votes import Attempt, Vote
 from pullprint.vault.index import Ambiguous, Index, IndexBroken
 from pullprint.vault.record import Record, Step
-from tests.unit.making import record
 
 STEP = Step("stored", "Received.")
 

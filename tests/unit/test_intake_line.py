@@ -54,7 +54,9 @@ def test_a_value_out_of_range_is_refused(changes: dict[str, Any]) -> None:
         read_line(line(**changes))
 
 
-@pytest.mark.parametrize("changes", [{"copies": 0}, {"copies": 10_000}, {"options": "x='a\nb'"}, {"options": "a " * 600}])
+@pytest.mark.parametrize(
+    "changes", [{"copies": 0}, {"copies": 10_000}, {"options": "x='a\nb'"}, {"options": "a " * 600}]
+)
 def test_options_beyond_the_limits_are_refused_as_such(changes: dict[str, Any]) -> None:
     with pytest.raises(TicketRefused):
         read_line(line(**changes))
@@ -74,7 +76,12 @@ def test_what_is_no_line_is_refused(raw: bytes) -> None:
 
 def test_control_characters_and_64_kib_of_text_are_cleaned_and_cut() -> None:
     nasty = "a\x00b\x1b[31m\nSTATE: +evil\u202e\ud800" + "x" * 65_536
-    fields = {"title": ("title", 255), "user": ("submitter", 255), "host": ("host", 255), "device_uri": ("device_uri", 1023)}
+    fields = {
+        "title": ("title", 255),
+        "user": ("submitter", 255),
+        "host": ("host", 255),
+        "device_uri": ("device_uri", 1023),
+    }
     for sent, (name, limit) in fields.items():
         text = getattr(read_line(line(**{sent: nasty})), name)
         assert len(text) <= limit

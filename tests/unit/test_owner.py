@@ -16,7 +16,20 @@ def test_an_account_becomes_the_user_of_the_rule() -> None:
 
 @pytest.mark.parametrize(
     "submitter",
-    ["", "carol", "alice ", " alice", "alice\n", "alice\0", "../alice", "{user}", "-alice", "älice", "alice@evil", "a" * 65],
+    [
+        "",
+        "carol",
+        "alice ",
+        " alice",
+        "alice\n",
+        "alice\0",
+        "../alice",
+        "{user}",
+        "-alice",
+        "älice",
+        "alice@evil",
+        "a" * 65,
+    ],
 )
 def test_a_name_that_is_no_account_or_no_user_owns_nothing(submitter: str) -> None:
     assert owner_of(submitter, RULE, USERS) == ""
@@ -26,7 +39,9 @@ def test_without_a_rule_every_job_waits_to_be_claimed() -> None:
     assert owner_of("alice", "", USERS) == ""
 
 
-@pytest.mark.parametrize("rule", ["", "alice", "{user}{user}", "{user} x", "{user}\n", "{user}" + "x" * 300, "<{user}>"])
+@pytest.mark.parametrize(
+    "rule", ["", "alice", "{user}{user}", "{user} x", "{user}\n", "{user}" + "x" * 300, "<{user}>"]
+)
 def test_a_rule_that_is_none_is_refused(rule: str) -> None:
     with pytest.raises(RuleRefused, match="write it like {user}@example.com"):
         check_rule(rule)

@@ -12,6 +12,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from tests.unit.making import DAY_KEY, LIMIT, Parties
 
 from pullprint.base.errors import TooLarge
 from pullprint.model.job import new_job_id
@@ -22,7 +23,6 @@ from pullprint.vault.header import CHUNK, TAG, Header, SealDamaged, payload_leng
 from pullprint.vault.opening import OpenJob, read_header
 from pullprint.vault.parts import PartRefused, open_for_release, open_part, seal_for_release
 from pullprint.wire.node import CLOUD
-from tests.unit.making import DAY_KEY, LIMIT, Parties
 
 JOB = "00112233445566778899aabbccddeeff"
 MIB = 1 << 20
@@ -365,9 +365,7 @@ def test_a_disk_that_fails_at_the_very_end_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_header_written_in_pieces_is_whole(
-    parties: Parties, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_header_written_in_pieces_is_whole(parties: Parties, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """pwrite(2) may write less than it was given; once the rest of the header stayed zero and was acknowledged."""
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: pwrite(fd, bytes(data)[:100], offset))

@@ -23,7 +23,11 @@ def headers() -> dict[str, str]:
 def check(sent: dict[str, str], *, now: float = NOW, public: bytes = PUBLIC, **changes: object) -> None:
     claim = signature.read(sent["Signature-Input"], sent["Signature"])
     signature.verify(
-        claim, public, content_digest=sent["Content-Digest"], now=now, **(REQUEST | changes)  # type: ignore[arg-type]
+        claim,
+        public,
+        content_digest=sent["Content-Digest"],
+        now=now,
+        **(REQUEST | changes),  # type: ignore[arg-type]
     )
 
 

@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit import libcups
 
 from pullprint.model.ticket import COPIES_LIMIT, OPTIONS_LIMIT, TEXT_LIMIT, Ticket, TicketRefused, parse_options
-from tests.unit import libcups
 
 QUIRKS = [
     "", " ", "a", "noa", "no", "NOa", "normal", "a=b", "a=b c=d", "a = b", "a =b", "a= b", "a=", "=b", "a =", "=",
@@ -29,7 +29,9 @@ def test_a_quirk_of_libcups_is_read_as_libcups_reads_it(text: str) -> None:
 
 
 # Without print-quality and cupsPrintQuality, one of which takes the other away when libcups adds it.
-_PIECES = st.sampled_from(["a", "no", "N", "=", " ", "\t", "\v", ",", "'", '"', "\\", "{", "}", "é", "\u00a0", "🖨", "x=y "])
+_PIECES = st.sampled_from(
+    ["a", "no", "N", "=", " ", "\t", "\v", ",", "'", '"', "\\", "{", "}", "é", "\u00a0", "🖨", "x=y "]
+)
 
 
 @given(st.lists(_PIECES, max_size=24).map("".join))
@@ -54,7 +56,9 @@ def test_every_option_arrives_in_its_order_and_what_cupsd_added_does_not() -> No
 
 
 def test_a_ppds_words_are_understood_and_the_last_word_counts() -> None:
-    ticket = Ticket.from_cups(1, "sides=one-sided Duplex=DuplexNoTumble PageSize=A4 ColorModel=Gray PageSize=Custom.9x9")
+    ticket = Ticket.from_cups(
+        1, "sides=one-sided Duplex=DuplexNoTumble PageSize=A4 ColorModel=Gray PageSize=Custom.9x9"
+    )
     assert ticket.get("sides") == "two-sided-long-edge"
     assert ticket.get("print-color-mode") == "monochrome"
     assert ticket.get("media") == "Custom.9x9"
@@ -103,7 +107,14 @@ def test_the_limits_themselves_are_allowed() -> None:
 
 
 def test_64_kib_of_anything_in_the_options_is_read_in_a_moment_or_refused() -> None:
-    for text in ("a" * 65_536, "{" * 131_072, "a=" + "'" * 131_000, "\\" * 131_072, "a=" + ",{" * 60_000, " " * 131_072):
+    for text in (
+        "a" * 65_536,
+        "{" * 131_072,
+        "a=" + "'" * 131_000,
+        "\\" * 131_072,
+        "a=" + ",{" * 60_000,
+        " " * 131_072,
+    ):
         try:
             Ticket.from_cups(1, text)
         except TicketRefused as error:

@@ -5,10 +5,10 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from tests.unit.votes_model import Model, mutant
 
 from pullprint.model import votes
 from pullprint.model.votes import Attempt, Refusal, Verdict, Vote
-from tests.unit.votes_model import Model, mutant
 
 NEVER_FORCED = ((), ())
 FORCED = ((), (1,))
@@ -102,9 +102,7 @@ def _half(voters: int) -> int:
         pytest.param(mutant(commit=_commits_outdated), (3, NEVER_FORCED, 0), id="commits an outdated ballot"),
         pytest.param(mutant(commit=_remembers_the_last_only), (1, ((), (1,), (2,)), 0), id="forgets earlier commits"),
         pytest.param(mutant(commit=_keeps_no_commit), (1, NEVER_FORCED, 0), id="commits without a record"),
-        pytest.param(
-            mutant(prove_nothing_sent=_proves_all), (1, ((), (1,), ()), 0), id="one proof for all attempts"
-        ),
+        pytest.param(mutant(prove_nothing_sent=_proves_all), (1, ((), (1,), ()), 0), id="one proof for all attempts"),
         pytest.param(mutant(doubtful=_trusts_the_silent), (3, NEVER_FORCED, 0), id="the silent committed nothing"),
         pytest.param(mutant(doubtful=_never_doubts), (1, NEVER_FORCED, 0), id="never in doubt"),
         pytest.param(mutant(doubtful=_doubts_the_last_only), (1, ((), (), ()), 0), id="only the last is in doubt"),
@@ -112,9 +110,7 @@ def _half(voters: int) -> int:
         pytest.param(mutant(quorum=_half), (3, NEVER_FORCED, 0), id="one of three is enough"),
     ],
 )
-def test_a_broken_rule_is_caught(
-    rules: SimpleNamespace, model: tuple[int, tuple[tuple[int, ...], ...], int]
-) -> None:
+def test_a_broken_rule_is_caught(rules: SimpleNamespace, model: tuple[int, tuple[tuple[int, ...], ...], int]) -> None:
     voters, forces, losses = model
     wrong, _ = Model(voters, forces, losses=losses, rules=rules).walk()
     assert wrong is not None

@@ -20,7 +20,7 @@ from pullprint.model.job import Context
 from pullprint.model.ticket import Ticket
 from pullprint.vault import header as layout
 from pullprint.vault import keys
-from pullprint.vault.header import CHUNK, TAG, Header, Slot
+from pullprint.vault.header import CHUNK, TAG, Header
 from pullprint.vault.parts import open_part, public_half, seal_part
 from pullprint.vault.sealing import Party, seal
 from pullprint.wire.signature import node_id
@@ -172,7 +172,13 @@ def negative(two: Vector, one: Vector) -> list[dict[str, Any]]:
     add("name-in-capitals", "header", "names are of a-z, 0-9 and -",
         two.rewritten(lambda body: body.replace(b"\x05cloud", b"\x05CLOUD")), rest)  # fmt: skip
     raw = layout.encode_context(two.context)
-    add("context-with-spaces", "header", "the context is canonical JSON", two.other_context(raw.replace(b":", b": ")), rest)
+    add(
+        "context-with-spaces",
+        "header",
+        "the context is canonical JSON",
+        two.other_context(raw.replace(b":", b": ")),
+        rest,
+    )
     add("context-infinite", "header", "copies is a whole number",
         two.other_context(raw.replace(b'"copies":2', b'"copies":Infinity')), rest)  # fmt: skip
     add("context-surrogate", "header", "the context's texts are Unicode",
@@ -185,8 +191,16 @@ def negative(two: Vector, one: Vector) -> list[dict[str, Any]]:
     pair = list(two.parts.values())
     lie = replace(header, wraps=keys.wrap_pairs(other, pair, header.salt, two.job, 1))
     lie = replace(lie, mac=keys.header_mac(other, lie))
-    add("uncommitted-key", "keys", "the wrap gives a data key that the header does not commit to", two.signed(lie), rest)
-    add("other-generation", "keys", "the wraps are of generation 1", two.sealed_again(replace(header, generation=2)), rest)
+    add(
+        "uncommitted-key", "keys", "the wrap gives a data key that the header does not commit to", two.signed(lie), rest
+    )
+    add(
+        "other-generation",
+        "keys",
+        "the wraps are of generation 1",
+        two.sealed_again(replace(header, generation=2)),
+        rest,
+    )
     wrong = {node.party: two.parts[node.party], "cloud": one.parts["cloud"]}
     add("foreign-part", "keys", "the cloud's part is another job's", (0, end), parts=wrong)
     swapped = {node.party: two.parts["cloud"], "cloud": two.parts[node.party]}
@@ -202,7 +216,13 @@ def negative(two: Vector, one: Vector) -> list[dict[str, Any]]:
     add("payload-reordered", "payload", "the chunks are in another order", (0, length), (cut, end), (length, cut))
     add("payload-flipped", "payload", "one bit of the last chunk is another", *flipped(end - 17))
     add("payload-tag-flipped", "payload", "one bit of a chunk's tag is another", *flipped(cut - 1))
-    add("payload-foreign-chunk", "payload", "the last chunk is another job's", (0, cut), one.path.read_bytes()[one.length :])
+    add(
+        "payload-foreign-chunk",
+        "payload",
+        "the last chunk is another job's",
+        (0, cut),
+        one.path.read_bytes()[one.length :],
+    )
     add("tags-digest", "payload", "the tags are not those that the header was sealed with",
         two.sealed_again(replace(header, tags_digest=bytes(32))), rest)  # fmt: skip
     add("size-one-less", "payload", "the size in the header is not the document's",
@@ -222,7 +242,7 @@ def slots(vector: Vector) -> list[dict[str, Any]]:
         "generation": (2, "it was sealed for another generation"),
     }
     return [
-        {"slot": Slot(party.name, party.key, seal_part(part, party.public, **(right | {field: value}))).sealed.hex(),
+        {"slot": seal_part(part, party.public, **(right | {field: value})).hex(),
          "private": vector.private[party.name].hex(), "reason": reason} | right
         for field, (value, reason) in reasons.items()
     ]  # fmt: skip

@@ -149,7 +149,8 @@ class Intake:
         if not self._site.joined:
             raise NotJoined
         checkpoint("line-received")
-        document = IncomingDocument(fds.pop())
+        document = IncomingDocument(fds[0])
+        fds.clear()
         handed_on = False
         loop = asyncio.get_running_loop()
 
@@ -177,13 +178,11 @@ class Intake:
         """The record of *submission*, and whether it is new; a second run for the same job waits for the first."""
         while arriving := self._arriving.get(submission.job_uuid):
             await asyncio.wait([arriving])
-        known = await self._holder.read(Index.by_uuid, submission.job_uuid)
-        if known:
-            return known, False
         done = asyncio.get_running_loop().create_future()
         self._arriving[submission.job_uuid] = done
         try:
-            return await self._seal(submission, document), True
+            known = await self._holder.read(Index.by_uuid, submission.job_uuid)
+            return (known, False) if known else (await self._seal(submission, document), True)
         finally:
             del self._arriving[submission.job_uuid]
             done.set_result(None)

@@ -5,7 +5,6 @@ so none of the three can be lost or told twice without the others. The sealed fi
 the votes, which are then marked as lost. One thread uses an Index (`base.worker`).
 """
 
-import errno
 import json
 import secrets
 import sqlite3
