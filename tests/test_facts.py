@@ -227,7 +227,8 @@ class TestHostileDocuments:
         out = io.BytesIO()
         document.save(out)
         found = await counted(out.getvalue(), limits=Limits(cpu_seconds=2))
-        assert (found.pages, found.color_pages, found.problem) == (1, None, "timeout")
+        assert (found.pages, found.color_pages) == (1, None)
+        assert found.problem in ("timeout", "crashed"), "which limit ends it first, time or memory, is the machine's"
 
     async def test_decompression_bomb_stays_in_its_memory(self) -> None:
         document = pikepdf.new()

@@ -14,10 +14,10 @@ _LIBRARY.cupsFreeOptions.argtypes = (ctypes.c_int, ctypes.POINTER(_Option))
 
 
 def parse_options(text: str) -> dict[str, str]:
-    """Values by lower-case name, as cupsParseOptions(3) reads *text*; *text* has no NUL."""
+    """Values by name in lower case (of ASCII), as cupsParseOptions(3) reads *text*; *text* has no NUL."""
     options = ctypes.POINTER(_Option)()
     count = _LIBRARY.cupsParseOptions(text.encode(), 0, ctypes.byref(options))
     try:
-        return {options[i].name.decode().lower(): options[i].value.decode() for i in range(count)}
+        return {options[i].name.lower().decode(): options[i].value.decode() for i in range(count)}
     finally:
         _LIBRARY.cupsFreeOptions(count, options)

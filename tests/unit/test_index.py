@@ -11,14 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.unit.making import record
+from tests.unit.making import Parties, record
 
 from pullprint.base.clock import ManualClock
 from pullprint.base.errors import NotFound
 from pullprint.model.facts import Facts
 from pullprint.model.states import Event, State, WrongState
-from pullprint.model.votes import Attempt, Vote
-from pullprint.vault.index import Ambiguous, Index, IndexBroken
+from pullprint.model.votes import Attempt, Refusal, Vote, promise
+from pullprint.node.holder import record_of
+from pullprint.vault.index import Ambiguous, Index, IndexBroken, IndexFailed
+from pullprint.vault.opening import read_header
 from pullprint.vault.record import Record, Step
 
 STEP = Step("stored", "Received.")
@@ -66,7 +68,7 @@ def test_a_second_run_of_the_backend_gets_the_first_ones_job(index: Index) -> No
 
 def test_an_id_that_is_held_is_never_written_over_by_another_job(index: Index) -> None:
     first, second = index.add(record(), [STEP]), index.add(record(), [STEP])
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(IndexFailed):
         with index._transaction():
             index._write(replace(second, job_uuid=first.job_uuid))
     assert index.get(first.id) == first
@@ -159,7 +161,7 @@ def test_a_full_disk_says_so_and_the_index_works_again_afterwards(index: Index, 
     held = index.add(record(), [STEP])
     pages = index._db.execute("PRAGMA page_count").fetchone()[0]
     index._db.execute(f"PRAGMA max_page_count={pages}")
-    with pytest.raises(OSError, match="cannot be written"):
+    with pytest.raises(IndexFailed, match="full"):
         for _ in range(100):
             index.add(record(title="x" * 255), [Step("stored", "y" * 1000)] * 20)
     index._db.execute("PRAGMA max_page_count=1000000")
@@ -183,7 +185,7 @@ def test_a_commit_that_fails_is_rolled_back(index: Index, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(index, "_db", Failing(index._db))
     lost = record()
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(IndexFailed):
         index.add(lost, [STEP])
     monkeypatch.undo()
     assert index.by_uuid(lost.job_uuid) is None
@@ -224,6 +226,25 @@ def test_only_jobs_that_wait_expire_and_only_ended_ones_are_forgotten(index: Ind
     assert index.trace(waiting.id) == []
     assert {found.id for found in index.jobs()} == {busy.id, later.id}
     assert index.counts()["bytes"] == 2 * 1234
+
+
+def test_the_sealed_files_alone_make_the_index_again_but_for_its_votes(
+    index: Index, tmp_path: Path, clock: ManualClock
+) -> None:
+    parties, jobs = Parties(), []
+    for number in range(3):
+        header = parties.seal(tmp_path / f"job{number}", b"document")
+        held = record_of(header, parties.node, expires=1_780_086_400, vote=Vote(2, (Attempt(2, "o"),)))
+        jobs.append(index.add(held, [STEP]))
+    again = Index(tmp_path / "again", clock)
+    try:
+        for number in range(3):
+            header = read_header(tmp_path / f"job{number}")
+            again.add(record_of(header, parties.node, expires=1_780_086_400, vote=Vote(lost=True)), [STEP])
+        assert {found.id: replace(found, vote=jobs[0].vote) for found in again.jobs()} == {job.id: job for job in jobs}
+        assert all(promise(found.vote, 3) is Refusal.VOTE_LOST for found in again.jobs())
+    finally:
+        again.close()
 
 
 _ADDS = """

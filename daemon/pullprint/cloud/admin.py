@@ -126,6 +126,35 @@ def user_add(
         _say(f"User {stored} is there." + ("" if password_stdin else f" Password (shown this once): {password}"))
 
 
+@user_cli.command("password")
+def user_password(
+    organisation: Organisation,
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    *,
+    password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read it from standard input.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Give a user another password, and end their sessions."""
+    password = _read_password() if password_stdin else _new_password()
+    encoded = users.hash_password(password)
+    with opened(settings(config).database_url, SystemClock()) as store:
+        stored = store.transact(users.set_password, organisation, name, encoded)
+    _say(f"User {stored} has another password." + ("" if password_stdin else f" Shown this once: {password}"))
+
+
+@user_cli.command("remove")
+def user_remove(
+    organisation: Organisation,
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    *,
+    config: ConfigOption = None,
+) -> None:
+    """Take a user away; what is held for them expires."""
+    with opened(settings(config).database_url, SystemClock()) as store:
+        stored = store.transact(users.remove, organisation, name)
+    _say(f"User {stored} is gone, and signed out everywhere.")
+
+
 @user_cli.command("list")
 def user_list(organisation: Organisation, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """List an organisation's users."""

@@ -56,6 +56,11 @@ def reconcile(t: Transaction, sender: Node, holdings: Holdings) -> Differences:
     """Compare what a node holds with what is known of it. Raises BadRequest."""
     if len(holdings.key.public) != 32:
         raise BadRequest(reason="the node's key is not an X25519 key")
+    heard = t.one(select(node.c.epoch, node.c.last_event).where(node.c.id == sender.id))
+    assert heard is not None
+    if heard.epoch == holdings.epoch and holdings.last_event < heard.last_event:
+        _log.warning("node %s came back with an old copy of its disk", sender.id)
+        return Differences(report=(), cancelled=(), restored=True, now=t.now)
     nodes.note_key(t, sender.id, holdings.key, printable(holdings.version, _NAME))
     held = {holding.job: holding.state for holding in holdings.jobs}
     rows = t.all(
@@ -64,16 +69,14 @@ def reconcile(t: Transaction, sender: Node, holdings: Holdings) -> Differences:
         .with_for_update()
     )
     known = {row.id: row for row in rows}
-    cancelled = {
-        row.id for row in rows if row.id in held and (row.state == State.CANCELLED or row.cancelling is not None)
-    }
+    over = {row.id for row in rows if row.id in held and (row.ended is not None or row.cancelling is not None)}
     for row in rows:
         if row.id in held and row.missing is not None:
             _note_missing(t, sender, row.id, None)
         elif row.ended is None and row.id not in held:
             _missing(t, sender, row)
-    unknown = [j for j, state in held.items() if j not in cancelled and (j not in known or known[j].state != state)]
-    return Differences(report=tuple(unknown), cancelled=tuple(sorted(cancelled)), now=t.now)
+    unknown = [j for j, state in held.items() if j not in over and (j not in known or known[j].state != state)]
+    return Differences(report=tuple(unknown), cancelled=tuple(sorted(over)), now=t.now)
 
 
 def _apply(t: Transaction, sender: Node, report: JobReport | StateReport | TraceReport) -> None:
@@ -99,6 +102,9 @@ def _job(t: Transaction, sender: Node, report: JobReport) -> None:
         return
     owner = known.owner if known is not None and known.owner else _owner(t, sender, report)
     ended = jobs.has_ended(report.state)
+    if known is not None and known.ended is not None and report.state != State.DONE:
+        _log.info("node %s reports job %s, which has ended", sender.id, report.job)
+        return
     values: dict[str, Any] = {
         "job_uuid": printable(report.job_uuid, _NAME),
         "cups_job_id": report.cups_job_id,
@@ -144,6 +150,9 @@ def _owner(t: Transaction, sender: Node, report: JobReport) -> str:
 def _state(t: Transaction, sender: Node, report: StateReport, known: AnyRow) -> None:
     if report.state not in _STATES:
         _log.warning("node %s reports a state that nobody knows", sender.id)
+        return
+    if known.ended is not None and report.state != State.DONE:
+        _log.info("node %s moves job %s, which has ended", sender.id, report.job)
         return
     values: dict[str, Any] = {
         "state": report.state,

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import select
+from sqlalchemy import delete, select, update
 
-from pullprint.base.errors import BadRequest, TooMany
+from pullprint.base.errors import BadRequest, NotFound, TooMany
 from pullprint.cloud import organisations, sites
 from pullprint.cloud.store import Transaction
-from pullprint.cloud.tables import user_account
+from pullprint.cloud.tables import session, user_account
 from pullprint.model.owner import USER_NAME
 
 PASSWORD_MINIMUM = 8
@@ -74,6 +74,31 @@ def add(t: Transaction, organisation_id: str, name: str, encoded: str) -> str:
         raise organisations.AlreadyThere(what="user", name=lowered)
     sites.changed(t, organisation_id)
     return lowered
+
+
+def set_password(t: Transaction, organisation_id: str, name: str, encoded: str) -> str:
+    """Another argon2 hash for a user, whose sessions end; the name as it is stored. Raises NotFound."""
+    lowered = name.lower()
+    found = update(user_account).where(user_account.c.organisation == organisation_id, user_account.c.name == lowered)
+    if not t.run(found.values(password=encoded).returning(user_account.c.name)).all():
+        raise NotFound(what="user")
+    _end_sessions(t, organisation_id, lowered)
+    return lowered
+
+
+def remove(t: Transaction, organisation_id: str, name: str) -> str:
+    """Take a user away; held jobs stay until they expire, but nobody can release them. Raises NotFound."""
+    lowered = name.lower()
+    _end_sessions(t, organisation_id, lowered)
+    found = delete(user_account).where(user_account.c.organisation == organisation_id, user_account.c.name == lowered)
+    if not t.run(found.returning(user_account.c.name)).all():
+        raise NotFound(what="user")
+    sites.changed(t, organisation_id)
+    return lowered
+
+
+def _end_sessions(t: Transaction, organisation_id: str, name: str) -> None:
+    t.run(delete(session).where(session.c.organisation == organisation_id, session.c.user == name))
 
 
 def hash_password(password: str) -> str:

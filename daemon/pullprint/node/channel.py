@@ -12,7 +12,7 @@ from pullprint.base.backoff import Backoff
 from pullprint.base.checkpoint import checkpoint
 from pullprint.base.clock import Clock
 from pullprint.base.errors import PullprintError
-from pullprint.model.states import Event, WrongState
+from pullprint.model.states import Event, State, WrongState
 from pullprint.node.client import CloudAway, CloudClient, CloudRefused
 from pullprint.node.holder import Holder
 from pullprint.node.release import Releaser
@@ -28,8 +28,16 @@ WATCHDOG = 120.0
 CONFIG_FRESH = 6 * 3_600
 """Seconds after which the configuration is fetched again although nothing said that it changed (its key is a day
 key)."""
+GATHER = 0.1
+"""Seconds from the first change to its report. The steps of a release come within milliseconds of each other, and
+telling each at once takes the processor from the release itself."""
 REPORTS = 200
 """Events in one request."""
+LOST_VOTE = (
+    "This host came back with an old or incomplete copy of its disk, so nobody can tell whether this was printed. It "
+    "is still held: choose “print again” or “it came out”."
+)
+OVER = "It was deleted or printed already; the copy that was still on this host is destroyed."
 
 
 class Channel:
@@ -79,6 +87,9 @@ class Channel:
 
     async def ask(self, ask: wire.Ask) -> wire.OrderItem:
         """An order for a release wanted at this node. Raises CloudAway, CloudRefused."""
+        if not self.connected:
+            # Not before the cloud has seen what this node holds: see _connect.
+            raise CloudAway(cloud=self._client.host, reason=self.trouble or "this host is only just connecting")
         # What the cloud does not know yet it cannot order; usually there is nothing left to say.
         await self._say_all()
         return await self._client.post("/node/v1/releases", ask, wire.OrderItem)
@@ -91,20 +102,33 @@ class Channel:
 
     async def _connect(self) -> None:
         await self._configure()
+        differences = await self._reconcile()
+        if differences.restored:
+            log.warning("this disk is an old copy; its jobs' votes are void")
+            await self._holder.admit_old_copy()
+            differences = await self._reconcile()
+        for job in differences.report:
+            record = await self._holder.read(Index.get, job)
+            if record.vote.lost and record.state is State.HELD:
+                # Neither side can say whether it was printed in between.
+                await self._holder.change(Index.move, job, Event.LOST_TRACK, Step("vote-lost", LOST_VOTE))
+            await self._holder.read(Index.report_again, job)
+        for job in differences.cancelled:
+            await self._end(job, Event.CANCEL, Step("cancelled", OVER))
+
+    async def _reconcile(self) -> wire.Differences:
         key = await asyncio.to_thread(self._holder.keyring.current, self._clock.now())
         held = await self._holder.read(Index.jobs)
         holdings = wire.Holdings(
             epoch=self._holder.epoch,
             version=__version__,
             key=key,
+            last_event=await self._holder.read(Index.last_event),
             jobs=tuple(wire.Holding(job=record.id, state=record.state) for record in held),
         )
         differences = await self._client.post("/node/v1/reconcile", holdings, wire.Differences)
         self._site.cloud_says(differences.now)
-        for job in differences.report:
-            await self._holder.read(Index.report_again, job)
-        for job in differences.cancelled:
-            await self._cancel(job, "its owner")
+        return differences
 
     async def _configure(self) -> None:
         signed = await self._client.get("/node/v1/config", wire.SignedConfig)
@@ -174,6 +198,7 @@ class Channel:
             ticket = self._holder.reports.ticket
             await self._say_all()
             await self._holder.reports.wait(ticket)
+            await self._clock.sleep(GATHER)
 
     async def _say_all(self) -> None:
         async with self._saying:

@@ -38,8 +38,8 @@ class DirectQueues:
         async with asyncio.TaskGroup() as group:
             while True:
                 ticket = self._holder.changes.ticket
-                for record in await self._holder.read(Index.in_states, State.HELD):
-                    if record.direct_printer and record.id not in self._at_work:
+                for record in await self._holder.read(Index.direct_held):
+                    if record.id not in self._at_work:
                         self._at_work.add(record.id)
                         group.create_task(self._release(record), name="direct")
                 await self._holder.changes.wait(ticket)

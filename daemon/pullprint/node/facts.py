@@ -9,17 +9,18 @@ Where there is no sandbox nothing is counted; the job is held either way.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
 import platform
 import re
 import shutil
+import signal
 import stat
 import struct
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
@@ -180,6 +181,7 @@ class _Run:
                 stderr=asyncio.subprocess.DEVNULL,
                 pass_fds=() if seccomp is None else (seccomp,),
                 env={},
+                start_new_session=True,
             )
         stdout = process.stdout
         assert stdout is not None
@@ -188,9 +190,10 @@ class _Run:
                 answer = await _read_all(stdout, self.limits.answer)
                 return answer, await process.wait()
         finally:
-            if process.returncode is None:
-                process.kill()
-            # Everybody in the sandbox dies with bwrap: what is left in the pipe is little, and then it ends.
+            # The group, because a bwrap that is killed while it sets the sandbox up leaves a child that waits for it
+            # for ever; later everybody in the sandbox dies with it. Then what is left in the pipe is little, and ends.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             while await stdout.read(1 << 16):
                 pass
             await process.wait()
@@ -230,7 +233,7 @@ def _interpreter_binds() -> Iterator[str]:
             yield from ("--ro-bind", prefix, prefix)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _read_only(fd: int) -> Iterator[int | None]:
     """*fd* opened again for reading only: the program shares no position with us and cannot write to a memfd.
 
@@ -315,7 +318,7 @@ _ALLOW, _KILL_PROCESS, _EPERM = 0x7FFF0000, 0x80000000, 0x00050001
 _X32_CALLS = 0x40000000
 
 
-@contextmanager
+@contextlib.contextmanager
 def _seccomp_filter() -> Iterator[int | None]:
     """A file with the BPF program that refuses `_REFUSED_CALLS`; None on a processor that is not listed."""
     if platform.machine() not in _ARCHITECTURES:

@@ -18,7 +18,7 @@ from pullprint.base.errors import NotFound
 from pullprint.base.files import private_directory
 from pullprint.base.worker import Worker
 from pullprint.model.facts import Facts
-from pullprint.model.job import JOB_ID
+from pullprint.model.job import JOB_ID, Context
 from pullprint.model.states import ENDED, UNDER_WAY, Event, State
 from pullprint.model.votes import Attempt, Vote, prove_nothing_sent
 from pullprint.vault.header import Header, SealDamaged
@@ -109,6 +109,11 @@ class Holder:
         self.changes.ring()
         return record
 
+    async def admit_old_copy(self) -> None:
+        """The cloud has heard of later things than this disk knows: it was restored from a backup, and has no vote."""
+        await self.read(Index.lose_votes)
+        self._epoch = await self.read(Index.epoch)
+
     async def end(self, job: str, event: Event, step: Step, **more: object) -> Record:
         """Move *job* to an end and destroy its sealed file."""
         record = await self.change(Index.move, job, event, step, **more)
@@ -183,6 +188,12 @@ class Holder:
 FACTS_LOST = Step("facts", "Its pages could not be counted: this host restarted while it was coming in.")
 
 
+def _waits_for(context: Context) -> str:
+    if context.direct_printer:
+        return f"Goes to {context.direct_printer} as soon as it can."
+    return "Release it at a printer." if context.owner else "Nobody owns it yet: claim it with its code."
+
+
 def record_of(
     header: Header,
     node: str,
@@ -200,7 +211,7 @@ def record_of(
     return Record(
         id=header.job, job_uuid=context.job_uuid, cups_job_id=cups_job_id, queue=context.queue, owner=context.owner,
         submitter=context.submitter, host=host, title=context.title, content_type=context.content_type,
-        size=header.size, ticket=context.ticket, facts=None, state=State.HELD, sentence="Held.",
+        size=header.size, ticket=context.ticket, facts=None, state=State.HELD, sentence=_waits_for(context),
         created=context.created, expires=expires, direct_printer=context.direct_printer, claim_code=claim_code,
         generation=header.generation, own_key=own.key, cloud_key=cloud.key, cloud_slot=cloud.sealed, vote=vote,
         printer="", changed=float(context.created),

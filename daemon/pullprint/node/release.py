@@ -139,7 +139,7 @@ class Releaser:
         if record.state not in (State.HELD, State.UNCERTAIN):
             raise WrongState(state=record.state.value)
         if order.ballot <= record.vote.promised or (
-            record.vote.lost and order.iat <= self._site.cloud_time(self._born)
+            record.vote.lost and order.iat < int(self._site.cloud_time(self._born))
         ):
             # Second case: it may be what was carried out before the record was lost.
             raise OrderUsed

@@ -177,7 +177,9 @@ def _queues(queues: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
 
 def _judge(settings: Mapping[str, str], source: str) -> list[Finding]:
     if not source:
-        advice = "Run `pullprint doctor` as root, or look for PreserveJobFiles in cupsd.conf yourself."
+        advice = (
+            "Look into /etc/cups/cupsd.conf as root: PreserveJobFiles should be No, or documents stay readable there."
+        )
         return [Finding(Level.WARN, "The settings of cupsd cannot be read.", advice)]
     preserve = settings.get("preservejobfiles", "86400")  # cupsd.conf(5): one day
     limit = _whole(settings.get("jobretrylimit"), 5)

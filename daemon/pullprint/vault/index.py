@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS job (
     vote TEXT NOT NULL, printer TEXT NOT NULL, changed REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS job_by_state ON job (state, expires);
+CREATE INDEX IF NOT EXISTS job_direct ON job (state) WHERE direct_printer != '';
 CREATE TABLE IF NOT EXISTS trace (
     job TEXT NOT NULL, seq INTEGER NOT NULL, at REAL NOT NULL, event TEXT NOT NULL, text TEXT NOT NULL,
     detail TEXT NOT NULL, PRIMARY KEY (job, seq)
@@ -90,7 +91,7 @@ class Index:
                 raise IndexBroken(path=path, reason="it is damaged")
             with self._transaction():
                 self._db.execute("INSERT OR IGNORE INTO meta VALUES ('epoch', ?)", (secrets.token_hex(8),))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, IndexFailed) as error:
             self._db.close()
             raise IndexBroken(path=path, reason=error) from error
         except BaseException:
@@ -157,6 +158,11 @@ class Index:
         return [
             _record(row) for row in self._db.execute(f"SELECT {_COLUMNS} FROM job WHERE state IN ({marks})", states)
         ]
+
+    def direct_held(self) -> list[Record]:
+        """The held jobs of direct queues; cheap, however many others are held."""
+        rows = self._db.execute(f"SELECT {_COLUMNS} FROM job WHERE state = ? AND direct_printer != ''", (State.HELD,))
+        return [_record(row) for row in rows]
 
     def expired(self) -> list[Record]:
         """Jobs whose time is over and that may end now."""
@@ -247,6 +253,18 @@ class Index:
         )
         return [TracedStep(seq, at, Step(event, text, json.loads(detail))) for seq, at, event, text, detail in rows]
 
+    def last_event(self) -> int:
+        """The highest number that a report of this epoch ever had."""
+        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+        return int(row[0]) if row else 0
+
+    def lose_votes(self) -> None:
+        """This index is an old copy: nothing in it vouches for what came after. It gets a new epoch."""
+        with self._transaction():
+            self._db.execute("UPDATE meta SET value = ? WHERE name = 'epoch'", (secrets.token_hex(8),))
+            for record in self.jobs():
+                self._write(replace(record, vote=replace(record.vote, lost=True)))
+
     def unreported(self) -> int:
         """How many reports the cloud has not acknowledged."""
         return int(self._db.execute("SELECT count(*) FROM outbox").fetchone()[0])
@@ -327,18 +345,14 @@ class Index:
         self._db.execute("INSERT INTO outbox (report) VALUES (?)", (report.model_dump_json(),))
 
 
-def _is_disk(error: sqlite3.OperationalError) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
-
-
 def _job_report(record: Record) -> wire.JobReport:
     return wire.JobReport(
         job=record.id, job_uuid=record.job_uuid, cups_job_id=record.cups_job_id, queue=record.queue, owner=record.owner,
         submitter=record.submitter, host=record.host, title=record.title, content_type=record.content_type,
         size=record.size, ticket=record.ticket, facts=record.facts, state=record.state, sentence=record.sentence,
         created=record.created, expires=record.expires, direct_printer=record.direct_printer,
-        claim_code=record.claim_code, generation=record.generation, ballot=record.vote.promised, cloud_key=record.cloud_key,
-        cloud_slot=record.cloud_slot,
+        claim_code=record.claim_code, generation=record.generation, ballot=record.vote.promised,
+        cloud_key=record.cloud_key, cloud_slot=record.cloud_slot,
     )  # fmt: skip
 
 

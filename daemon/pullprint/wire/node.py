@@ -228,6 +228,8 @@ class Holdings(Message):
     version: Name
     key: PartyKey
     """To which key parts for this node as releaser are sealed."""
+    last_event: Count = 0
+    """The highest number that this epoch has given to an event."""
     jobs: Annotated[tuple[Holding, ...], Field(max_length=100_000)]
 
 
@@ -237,7 +239,10 @@ class Differences(Message):
     report: tuple[JobId, ...]
     """Send a `JobReport`: the cloud does not know these."""
     cancelled: tuple[JobId, ...]
-    """Were cancelled meanwhile: shred them."""
+    """Were cancelled meanwhile, or have ended: shred them."""
+    restored: bool = False
+    """The cloud has heard later events of this epoch than the node knows of: its disk is an old copy, and what it
+    remembers of its votes is worth nothing. Take a new epoch, then reconcile again."""
     now: float
 
 
