@@ -185,6 +185,7 @@ async def test_reconcile_tells_what_to_report_and_what_was_cancelled(office: Off
         "epoch": node.epoch,
         "version": "1",
         "key": json.loads(node.party_key.model_dump_json()),
+        "last_event": 1_000,
         "jobs": [{"job": name, "state": state} for name, state in held.items()],
     }
     answer = (await node.call("POST", "/node/v1/reconcile", holdings)).body
@@ -197,6 +198,8 @@ async def test_reconcile_tells_what_to_report_and_what_was_cancelled(office: Off
     assert abs(answer["now"] - office.clock.now()) < 5
     view = (await office.ask("GET", f"/api/v1/jobs/{gone}", token=token)).body
     assert (view["state"], view["sentence"]) == ("expired", "Its host does not hold it any more.")
+    old_copy = (await node.call("POST", "/node/v1/reconcile", {**holdings, "last_event": 1})).body
+    assert old_copy["restored"] and old_copy["cancelled"] == [], "the cloud has heard of more than one event"
     # What the node had still to say of it counts.
     await node.report_state(gone, "done")
     assert (await office.ask("GET", f"/api/v1/jobs/{gone}", token=token)).body["state"] == "done"

@@ -40,7 +40,7 @@ async def test_hostile_body_is_answered_with_a_sentence(
         "claim": ({"code": "AAAA-AAAA"}, "/api/v1/claim"),
         "release": ({"printer": "none", "changes": {}, "again": False}, f"/api/v1/jobs/{held}/release"),
         "events": (report, "/node/v1/events"),
-        "reconcile": ({"epoch": "e", "version": "1", "key": key, "jobs": []}, "/node/v1/reconcile"),
+        "reconcile": ({"epoch": "e", "version": "1", "key": key, "last_event": 0, "jobs": []}, "/node/v1/reconcile"),
         "releases": ({"job": held, "printer": "none", "by": "x", "forces": [1], "changes": {}}, "/node/v1/releases"),
         "enrol": (node.enrolment("AAAA-AAAA"), "/node/v1/enrol"),
     }[route]  # fmt: skip

@@ -228,7 +228,7 @@ class Holdings(Message):
     version: Name
     key: PartyKey
     """To which key parts for this node as releaser are sealed."""
-    last_event: Count = 0
+    last_event: Count
     """The highest number that this epoch has given to an event."""
     jobs: Annotated[tuple[Holding, ...], Field(max_length=100_000)]
 
