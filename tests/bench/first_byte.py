@@ -82,7 +82,7 @@ def _release(control: Control, job: str, sink: Sink) -> tuple[float, float]:
 
     def done() -> bool:
         state = control.request("GET", f"/v1/jobs/{job}")["state"]
-        return state == "done" and control.request("GET", "/v1/status")["unreported"] == 0
+        return bool(state == "done" and control.request("GET", "/v1/status")["unreported"] == 0)
 
     wait_until("the end of a job", done)
     return (first - began) * 1_000, wall

@@ -17,7 +17,6 @@ from pullprint.cloud import housekeeping, page, routes_node, routes_web, tls
 from pullprint.cloud.bus import Bus, LocalBus, watch_changes
 from pullprint.cloud.config import Settings
 from pullprint.cloud.gate import CLOUD, Cloud, check_declared, gate
-from pullprint.cloud.migrations import upgrade
 from pullprint.cloud.store import Store
 from pullprint.cloud.users import Passwords
 
@@ -53,7 +52,7 @@ async def serving(settings: Settings, clock: Clock, passwords: Passwords | None 
     store.on_commit = lambda topics: _wake(loop, bus, topics)
     secret_checks = passwords or Passwords()
     try:
-        await loop.run_in_executor(None, upgrade, store.engine)
+        await loop.run_in_executor(None, store.upgrade)
         # The port must be known for the default public_url, so it is bound before anything answers on it.
         sock = _bind(settings)
         port = int(sock.getsockname()[1])

@@ -26,6 +26,7 @@ from pullprint.base.checkpoint import checkpoint
 from pullprint.base.clock import Clock
 from pullprint.base.errors import ConfigError, PullprintError
 from pullprint.base.files import private_directory
+from pullprint.cloud.migrations import upgrade
 
 POOL = 8
 """Connections (and threads) to PostgreSQL."""
@@ -103,6 +104,13 @@ class Store:
     async def read(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run *work*, which only reads, beside any writer."""
         return await self._in_thread("read", work, *args, **kwargs)
+
+    def upgrade(self) -> None:
+        """Bring the schema up to date; blocking. Raises StoreBusy when another process holds it for too long."""
+        try:
+            upgrade(self.engine)
+        except OperationalError as error:
+            raise StoreBusy from error
 
     async def close(self) -> None:
         """Finish what was begun, then let go of the database."""
@@ -204,11 +212,9 @@ def _begin_postgresql(connection: Connection) -> None:
 @contextlib.contextmanager
 def opened(url: str, clock: Clock) -> Iterator[Store]:
     """The store at *url* with its schema up to date, for a command. Raises ConfigError, StoreBusy."""
-    from pullprint.cloud.migrations import upgrade  # the two need each other
-
     store = Store(url, clock)
     try:
-        upgrade(store.engine)
+        store.upgrade()
         yield store
     except DBAPIError as error:
         raise ConfigError(path="database", reason="it cannot be opened or is damaged") from error

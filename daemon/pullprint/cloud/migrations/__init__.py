@@ -7,7 +7,6 @@ the first, and finds nothing to do.
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, inspect, text
-from sqlalchemy.exc import OperationalError
 
 HEAD = "0001"
 """The newest revision in ``versions``; a test holds the two together."""
@@ -15,15 +14,10 @@ _LOCK = 0x70756C6C  # any number that no other program's advisory lock has
 
 
 def upgrade(engine: Engine) -> None:
-    """Bring the database to `HEAD`. Raises StoreBusy when another process holds it for too long."""
-    from pullprint.cloud.store import StoreBusy
-
-    try:
-        with engine.connect() as connection, connection.begin():
-            if _revision(connection) == HEAD:
-                return
-    except OperationalError as error:
-        raise StoreBusy from error
+    """Bring the database to `HEAD`. Raises SQLAlchemy's OperationalError when another process holds it for too long."""
+    with engine.connect() as connection, connection.begin():
+        if _revision(connection) == HEAD:
+            return
     with engine.connect() as connection, connection.begin():
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
