@@ -29,6 +29,8 @@ _TEXT = 1_000
 _TIME_LIMIT = 1 << 40
 
 _log = logging.getLogger(__name__)
+_FORGOTTEN = State.UNCERTAIN.value
+"""Outcome of orders that a node had before it lost its record of them."""
 
 
 def take(t: Transaction, sender: Node, events: Events) -> int:
@@ -61,6 +63,10 @@ def reconcile(t: Transaction, sender: Node, holdings: Holdings) -> Differences:
     if heard.epoch == holdings.epoch and holdings.last_event < heard.last_event:
         _log.warning("node %s came back with an old copy of its disk", sender.id)
         return Differences(report=(), cancelled=(), restored=True, now=t.now)
+    if heard.epoch != holdings.epoch:
+        # It knows nothing of the orders that it was given before, and refuses them: their time need not be waited for.
+        t.run(update(release).where(release.c.node == sender.id, release.c.outcome == "").values(outcome=_FORGOTTEN))
+        t.run(update(node).where(node.c.id == sender.id).values(epoch=holdings.epoch, last_event=0))
     nodes.note_key(t, sender.id, holdings.key, printable(holdings.version, _NAME))
     held = {holding.job: holding.state for holding in holdings.jobs}
     rows = t.all(
