@@ -18,7 +18,7 @@ class Attempt:
     ballot: int
     order: str
     nothing_sent: bool = False
-    """Proven by the releaser: not one byte of this attempt left it."""
+    """Proven: not one byte of this attempt left the releaser, or the printer itself says that it drew nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ owner's decides.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -186,8 +187,9 @@ class Releaser:
         """PREPARE and COMMIT. This node is the only voter of its jobs; the rule is that of any number."""
         name, forced = self._identity.node, bool(order.forces)
         promised = promise(record.vote, order.ballot, forced=forced)
-        if promised is Refusal.VOTE_LOST:
+        if promised is Refusal.VOTE_LOST and record.state is State.HELD:
             await self._holder.change(Index.move, record.id, Event.LOST_TRACK, Step("vote-lost", InDoubt().sentence))
+        if promised is Refusal.VOTE_LOST:
             raise InDoubt
         if isinstance(promised, Refusal):
             raise OrderUsed
@@ -216,23 +218,21 @@ class Releaser:
             sending = True
             checkpoint("sending")
 
-        def open_job() -> OpenJob:
-            return OpenJob(self._holder.path(record.id), record.id, lambda header: self._key_parts(header, order, item))
-
+        request = DeliveryRequest(
+            tag=order.jti,
+            content_type=record.content_type,
+            copies=order.ticket.copies,
+            options=order.ticket.ipp_options(),
+            size=record.size,
+        )
+        path = self._holder.path(record.id)
+        document = _Document(path, record.id, lambda header: self._key_parts(header, order, item))
         try:
-            with await asyncio.to_thread(open_job) as opened:
-                request = DeliveryRequest(
-                    tag=order.jti,
-                    content_type=record.content_type,
-                    copies=order.ticket.copies,
-                    options=order.ticket.ipp_options(),
-                    size=record.size,
-                )
-                async with _Teller(self._holder, record.id, printer.name) as teller:
-                    outcome = await deliver(
-                        uri, lambda: document(opened), request, on_first_byte=first_byte, on_progress=teller.tell,
-                        backend_dir=self._backend_dir, spool=self._spool, trust=self._trust, clock=self._clock,
-                    )  # fmt: skip
+            async with _Teller(self._holder, record.id, printer.name) as teller:
+                outcome = await deliver(
+                    uri, document.chunks, request, on_first_byte=first_byte, on_progress=teller.tell,
+                    backend_dir=self._backend_dir, spool=self._spool, trust=self._trust, clock=self._clock,
+                )  # fmt: skip
         except Exception as error:
             # After COMMIT every end is written down, a fault of ours too.
             sentence = error.sentence if isinstance(error, PullprintError) else DAMAGED
@@ -244,6 +244,8 @@ class Releaser:
             else:
                 await self._nothing_sent(record, order, Step("nothing-sent", sentence))
             return
+        finally:
+            document.close()
         checkpoint("delivered")
         await self._conclude(record, order, printer, outcome)
 
@@ -321,14 +323,28 @@ class _Teller:
             await self._holder.change(Index.note, self._job, Step(progress.phase.value, text))
 
 
-async def document(opened: OpenJob) -> AsyncIterator[bytes]:
-    """The document's bytes, decrypted in a thread a megabyte at a time, so that the loop never waits for AES or a
-    disk."""
-    chunks = opened.chunks()
+class _Document:
+    """The document of one release, decrypted in threads a megabyte at a time: the loop waits for no AES and no disk."""
 
-    def some() -> bytes:
-        return b"".join(bytes(chunk) for chunk in islice(chunks, READ_AHEAD))
+    def __init__(self, path: Path, job: str, parts: Callable[[Header], Mapping[str, bytes]]) -> None:
+        self._open = partial(OpenJob, path, job, parts)
+        self._opened: OpenJob | None = None
 
-    while piece := some() if opened.header.size <= _INLINE else await asyncio.to_thread(some):
-        yield piece
-        checkpoint("half-sent")
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The bytes from their start; every one of them was checked before the first. Raises what OpenJob raises."""
+        if self._opened is None:
+            self._opened = await asyncio.to_thread(self._open)
+        small = self._opened.header.size <= _INLINE
+        chunks = self._opened.chunks()
+
+        def some() -> bytes:
+            return b"".join(bytes(chunk) for chunk in islice(chunks, READ_AHEAD))
+
+        while piece := some() if small else await asyncio.to_thread(some):
+            yield piece
+            checkpoint("half-sent")
+
+    def close(self) -> None:
+        """Forget the key."""
+        if self._opened:
+            self._opened.close()

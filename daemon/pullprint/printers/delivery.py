@@ -114,18 +114,16 @@ async def deliver(
         return Outcome(Result.NOTHING_SENT, Reason.BACKEND_MISSING)
     if not program.room:
         return Outcome(Result.NOTHING_SENT, Reason.SPOOL_FULL)
+    argv = [
+        *program.argv,
+        "1",
+        USER,
+        request.tag,
+        "1",
+        option_string(request.copies, request.options) if travel else "",
+    ]
     async with contextlib.aclosing(_copies(document, repeats)) as chunks:
-        first = await anext(chunks, b"")
-        if not first:
-            return Outcome(Result.NOTHING_SENT, Reason.EMPTY_DOCUMENT)
-        argv = [
-            *program.argv,
-            "1",
-            USER,
-            request.tag,
-            "1",
-            option_string(request.copies, request.options) if travel else "",
-        ]
+        # Before the document is opened: loading the program takes longer, and without a byte it does nothing.
         try:
             backend = Backend.start(uri.scheme, argv, _environment(uri, request, spool, trust, limits))
         except OSError:
@@ -133,6 +131,9 @@ async def deliver(
         run = _Run(uri, request, backend, limits, on_progress)
         try:
             async with backend:
+                first = await anext(chunks, b"")
+                if not first:
+                    return Outcome(Result.NOTHING_SENT, Reason.EMPTY_DOCUMENT)
                 await on_first_byte()
                 fed = await run.feed(first, chunks)
                 if fed is _Fed.ALL:
