@@ -16,7 +16,9 @@ import pytest
 from pullprint.base.clock import SystemClock
 from pullprint.model.facts import BadFacts, Facts, SheetSize
 from pullprint.node import facts as facts_module
-from pullprint.node.facts import FactCounter, Limits, count_facts
+from pullprint.node import sandbox as sandbox_module
+from pullprint.node.facts import FactCounter, count_facts
+from pullprint.node.sandbox import Limits
 
 PROGRAM = Path(__file__).parent.parent / "filters" / "pullprint-facts"
 A4, A5 = (595.276, 841.89), (419.528, 595.276)
@@ -447,7 +449,7 @@ class TestSandbox:
         return found.pages == 2
 
     async def test_without_bubblewrap_nothing_is_parsed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(facts_module.shutil, "which", lambda name, path: None)
+        monkeypatch.setattr(sandbox_module.shutil, "which", lambda name, path: None)
         assert await counted(pdf((A4, GREY))) == Facts.unknown("no-sandbox")
 
     async def test_where_namespaces_are_forbidden_nothing_is_parsed(
@@ -457,8 +459,8 @@ class TestSandbox:
         refusing = tmp_path / "bwrap"
         refusing.write_text("#!/bin/sh\nexit 1\n")
         refusing.chmod(0o755)
-        tools = facts_module._Tools(str(refusing), "/usr/bin/prlimit", "/usr/bin/nice", ())
-        monkeypatch.setattr(facts_module, "_find_tools", lambda program: tools)
+        tools = sandbox_module.Tools(str(refusing), "/usr/bin/prlimit", "/usr/bin/nice", ())
+        monkeypatch.setattr(facts_module, "find_tools", lambda program: tools)
         assert await counted(pdf((A4, GREY))) == Facts.unknown("no-sandbox")
 
     async def test_position_of_the_descriptor_is_left_alone(self, tmp_path: Path) -> None:
