@@ -75,9 +75,10 @@ class CloudClient:
         """The *answer* at *path*, or None for 204. Raises CloudAway, CloudRefused."""
         return await self._request("GET", path, query, b"", answer, timeout)
 
-    async def post(self, path: str, message: Message, answer: type[Answer], timeout: float = TIMEOUT) -> Answer:
-        """The *answer* to *message*. Raises CloudAway, CloudRefused."""
-        result = await self._request("POST", path, "", message.model_dump_json().encode(), answer, timeout)
+    async def post(self, path: str, message: Message | bytes, answer: type[Answer], timeout: float = TIMEOUT) -> Answer:
+        """The *answer* to *message* (as bytes: its JSON). Raises CloudAway, CloudRefused."""
+        body = message if isinstance(message, bytes) else message.model_dump_json().encode()
+        result = await self._request("POST", path, "", body, answer, timeout)
         if result is None:
             raise CloudAway(cloud=self.host, reason="its answer is empty")
         return result

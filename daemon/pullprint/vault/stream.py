@@ -17,6 +17,8 @@ from pullprint.vault.header import CHUNK, TAG, SealDamaged, payload_length
 
 BATCH = 16
 """Chunks that are read and written at once: 1 MiB."""
+FIRST_BATCH = 2
+"""The same, at the beginning: most documents are small, and a large buffer costs more than sealing them."""
 
 
 Reader = Callable[[memoryview], int]
@@ -31,8 +33,7 @@ def seal_stream(read: Reader, target: int, offset: int, key: bytes, limit: int) 
     """
     cipher = AESGCM(key)
     digest = hashlib.sha256()
-    plain = memoryview(bytearray(BATCH * CHUNK))
-    sealed = memoryview(bytearray(BATCH * (CHUNK + TAG)))
+    plain, sealed = _buffers(FIRST_BATCH)
     size = number = held = 0
     ended = False
     while not ended:
@@ -56,7 +57,10 @@ def seal_stream(read: Reader, target: int, offset: int, key: bytes, limit: int) 
         offset += position
         held = filled - chunks * CHUNK
         if not ended:
-            plain[:held] = plain[filled - held : filled]
+            rest = plain[filled - held : filled]
+            if len(plain) < BATCH * CHUNK:
+                plain, sealed = _buffers(BATCH)
+            plain[:held] = rest
     return size, digest.digest()
 
 
@@ -80,8 +84,8 @@ def check_stream(source: int, offset: int, size: int, key: bytes, tags_digest: b
 def _chunks(source: int, offset: int, size: int, key: bytes) -> Iterator[tuple[memoryview, memoryview]]:
     cipher = AESGCM(key)
     plain = memoryview(bytearray(CHUNK))
-    sealed = memoryview(bytearray(BATCH * (CHUNK + TAG)))
     left = payload_length(size)
+    sealed = memoryview(bytearray(min(left, BATCH * (CHUNK + TAG))))
     number = 0
     while left:
         batch = sealed[: min(left, len(sealed))]
@@ -99,6 +103,11 @@ def _chunks(source: int, offset: int, size: int, key: bytes) -> Iterator[tuple[m
                 raise SealDamaged(reason=f"chunk {number} is not what was sealed") from error
             yield into, piece[-TAG:]
             number += 1
+
+
+def _buffers(chunks: int) -> tuple[memoryview, memoryview]:
+    """Room for so many chunks, plain and sealed."""
+    return memoryview(bytearray(chunks * CHUNK)), memoryview(bytearray(chunks * (CHUNK + TAG)))
 
 
 def _nonce(number: int, last: bool) -> bytes:
