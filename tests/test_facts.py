@@ -459,7 +459,7 @@ class TestSandbox:
         refusing = tmp_path / "bwrap"
         refusing.write_text("#!/bin/sh\nexit 1\n")
         refusing.chmod(0o755)
-        tools = sandbox_module.Tools(str(refusing), "/usr/bin/prlimit", "/usr/bin/nice", ())
+        tools = sandbox_module.Tools(str(refusing), "/usr/bin/prlimit", "/usr/bin/nice", (), "/program")
         monkeypatch.setattr(facts_module, "find_tools", lambda program: tools)
         assert await counted(pdf((A4, GREY))) == Facts.unknown("no-sandbox")
 

@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import socket
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from aiohttp import web
@@ -37,6 +39,7 @@ log = logging.getLogger(__name__)
 
 HOUSEKEEPING = 60.0
 """Seconds between looks for what has expired."""
+SPOOL = "spool-"
 GRACE = 15.0
 """Seconds that deliveries under way get when the daemon is told to stop."""
 
@@ -163,8 +166,11 @@ class Node:
 
 
 @contextlib.contextmanager
-def _spool(runtime_dir: Path):  # type: ignore[no-untyped-def]
-    with tempfile.TemporaryDirectory(prefix="spool-", dir=runtime_dir) as spool:
+def _spool(runtime_dir: Path) -> Iterator[Path]:
+    """A folder for what a backend has to spool; what a killed daemon left of such is removed first."""
+    for old in runtime_dir.glob(f"{SPOOL}*"):
+        shutil.rmtree(old, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=SPOOL, dir=runtime_dir) as spool:
         yield Path(spool)
 
 

@@ -22,7 +22,7 @@ from typing import NoReturn
 from pullprint.base.clock import Clock
 from pullprint.base.errors import PullprintError
 from pullprint.model.facts import Facts
-from pullprint.node.sandbox import DEFAULT_LIMITS, PROGRAM, Limits, Sandbox, TooMuchSaid, find_tools
+from pullprint.node.sandbox import DEFAULT_LIMITS, Limits, Sandbox, TooMuchSaid, find_tools
 
 _ANSWER_KEYS = frozenset({"format", "pages", "color_pages", "sheets", "encrypted", "problem"})
 _FORMATS = frozenset({"pdf", "pwg-raster", "image", "text", "other"})
@@ -102,7 +102,7 @@ class _Lied(Exception):
 
 async def _facts(sandbox: Sandbox, options: str, clock: Clock) -> Facts:
     """Raises TimeoutError, OSError, _Died, _Lied."""
-    arguments = [sys.executable, "-I", "-B", PROGRAM, "0", "-", "-", "1", options]
+    arguments = [sys.executable, "-I", "-B", sandbox.tools.program, "0", "-", "-", "1", options]
     try:
         answer, status = await sandbox.run(arguments, clock)
     except TooMuchSaid as error:

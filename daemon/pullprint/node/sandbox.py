@@ -19,9 +19,6 @@ from pathlib import Path
 
 from pullprint.base.clock import Clock
 
-PROGRAM = "/program"
-"""Where the program stands in the sandbox."""
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -50,6 +47,8 @@ class Tools:
     prlimit: str
     nice: str
     binds: tuple[str, ...]
+    program: str
+    """Where the program stands in the sandbox: under its own name, by which ps(1) shows it."""
 
 
 def find_tools(program: Path) -> Tools | None:
@@ -58,7 +57,9 @@ def find_tools(program: Path) -> Tools | None:
     bwrap, prlimit, nice = paths
     if not (bwrap and prlimit and nice):
         return None
-    return Tools(bwrap, prlimit, nice, (*_interpreter_binds(), "--ro-bind", str(program.resolve()), PROGRAM))
+    inside = f"/{program.name}"
+    binds = (*_interpreter_binds(), "--ro-bind", str(program.resolve()), inside)
+    return Tools(bwrap, prlimit, nice, binds, inside)
 
 
 @dataclass(frozen=True, slots=True)
