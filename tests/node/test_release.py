@@ -175,8 +175,6 @@ async def test_nothing_is_sent_when_the_vote_cannot_be_written_down(host: Host, 
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
         await host.releaser.execute(host.order(record, "Sink"))
-    except Exception as error:
-        assert type(error).__name__ == "IndexFailed"
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     await host.holder.keep_house()
