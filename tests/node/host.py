@@ -159,7 +159,7 @@ def line(**changes: Any) -> bytes:
 @asynccontextmanager
 async def running(host: Host) -> AsyncIterator[Host]:
     """*host* with its intake open."""
-    await host.holder.start()
+    await host.holder.start(3_600)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(host.socket))
     listener.listen(16)

@@ -177,7 +177,7 @@ async def test_nothing_is_sent_when_the_vote_cannot_be_written_down(host: Host, 
         await host.releaser.execute(host.order(record, "Sink"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    await host.holder.keep_house()
+    await host.holder.keep_house(None)
     await assert_still_held(host, record, sink)
     await host.releaser.execute(host.order(record, "Sink", ballot=2))
     assert sink.received == [DOCUMENT]
@@ -209,9 +209,9 @@ async def test_the_nodes_secrets_alone_open_no_job(host: Host) -> None:
 async def test_an_expired_job_ends_and_its_file_goes(host: Host, sink: RawPrinter) -> None:
     await host.site.accept(host.organisation.config(host.identity.node, {"Sink": sink.uri}, revision=2, hold=60))
     record = await held(host)
-    object.__setattr__(host.holder, "_clock", _Later())
-    host.holder._index._clock = _Later()
-    await host.holder.keep_house()
+    await host.holder.keep_house(None)
+    assert host.holder.path(record.id).exists(), "without the cloud's clock nothing expires"
+    await host.holder.keep_house(host.clock.now() + 3_600)
     assert not host.holder.path(record.id).exists()
     with pytest.raises(StatementRefused):
         await host.releaser.execute(host.order(record, "Sink", iss="x"))
@@ -220,8 +220,34 @@ async def test_an_expired_job_ends_and_its_file_goes(host: Host, sink: RawPrinte
     assert await host.holder.read(Index.jobs) == []
 
 
-class _Later:
-    def now(self) -> float:
-        import time
+async def test_an_order_that_waited_too_long_for_its_turn_prints_nothing(host: Host, sink: RawPrinter) -> None:
+    record = await held(host)
+    now = int(host.clock.now())
+    turn = host.releaser.printer_state("sink").turn
+    await turn.acquire()
+    waiting = asyncio.create_task(host.releaser.execute(host.order(record, "Sink", iat=now, exp=now + 1)))
+    await asyncio.sleep(2.2)
+    turn.release()
+    await waiting
+    await assert_still_held(host, record, sink)
+    await host.releaser.execute(host.order(record, "Sink", ballot=2))
+    assert sink.received == [DOCUMENT]
 
-        return time.time() + 3_600
+
+async def test_a_daemon_that_is_stopping_begins_nothing(host: Host, sink: RawPrinter) -> None:
+    record = await held(host)
+    host.releaser.closing = True
+    await host.releaser.execute(host.order(record, "Sink"))
+    await assert_still_held(host, record, sink)
+
+
+async def test_a_rebuild_that_was_interrupted_voids_the_votes_of_the_rest_too(host: Host) -> None:
+    records = [await held(host) for _ in range(3)]
+    await host.holder.read(lambda index: index._db.executescript(
+        "DELETE FROM job; DELETE FROM outbox; INSERT INTO meta VALUES ('rebuilding', '1');"
+    ))  # fmt: skip
+    await host.holder.change(lambda index: index.add(records[0], []))
+    await host.holder.start(3_600)
+    after = [await host.record(record.id) for record in records]
+    assert [record.vote.lost for record in after] == [False, True, True], "the first one stands for what was taken in"
+    assert not await host.holder.read(Index.rebuilding)

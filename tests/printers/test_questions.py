@@ -159,7 +159,8 @@ def test_an_empty_group_and_a_date_are_read() -> None:
 def test_only_the_whole_proof_is_a_proof() -> None:
     reasons = ("unsupported-document-format",)
     assert Word(1, 8, reasons, impressions=0).nothing_printed
-    assert Word(1, 7, (), sheets=0, never_started=True).nothing_printed
+    assert Word(1, 8, (), sheets=0, never_started=True).nothing_printed
+    assert not Word(1, 7, (), sheets=0, never_started=True).nothing_printed, "it was cancelled at the printer"
     assert not Word(1, 8, reasons).nothing_printed
     assert not Word(1, 8, reasons, impressions=0, sheets=1).nothing_printed
     assert not Word(1, 8, ("aborted-by-system",), impressions=0).nothing_printed

@@ -217,7 +217,7 @@ def test_only_jobs_that_wait_expire_and_only_ended_ones_are_forgotten(index: Ind
         index.add(record(expires=early + 1_000_000), []),
     )
     index.move(busy.id, Event.PREPARE, STEP, ballot=1, vote=Vote(1))
-    assert [found.id for found in index.expired()] == [waiting.id]
+    assert [found.id for found in index.expired(clock.now())] == [waiting.id]
     assert index.keys_in_use() == {waiting.own_key}
     index.move(waiting.id, Event.EXPIRE, STEP)
     assert index.forget_ended(clock.now()) == []

@@ -133,5 +133,8 @@ async def watch_changes(store: Store, bus: Bus, clock: Clock) -> None:
         except PullprintError as error:
             _log.warning("looking for changes: %s", error.sentence)
             continue
+        except Exception:  # noqa: BLE001  (the root of a task: it goes on)
+            _log.exception("looking for changes failed")
+            continue
         bus.wake({organisation_topic(name) for name, count in latest.items() if known.get(name) != count})
         known = latest

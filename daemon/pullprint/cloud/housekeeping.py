@@ -29,6 +29,8 @@ async def run(store: Store, clock: Clock) -> None:
             await store.run(forget)
         except PullprintError as error:
             _log.warning("housekeeping: %s", error.sentence)
+        except Exception:  # noqa: BLE001  (the root of a task: it goes on)
+            _log.exception("housekeeping failed")
         await clock.sleep(EVERY)
 
 

@@ -96,7 +96,9 @@ def burn(vote: Vote, ballot: int) -> Vote:
 
 def sent_nothing(vote: Vote, ballot: int) -> bool:
     """Whether this record proves that *ballot*, which is not under way, printed nothing and never will."""
-    return ballot <= vote.promised and all(a.nothing_sent for a in vote.attempts if a.ballot == ballot)
+    if vote.lost or ballot > vote.promised:
+        return False
+    return all(attempt.nothing_sent for attempt in vote.attempts if attempt.ballot == ballot)
 
 
 def doubtful(promises: Mapping[str, Vote], voters: Collection[str], ballot: int) -> frozenset[int]:

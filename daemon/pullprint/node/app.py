@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 HOUSEKEEPING = 60.0
 """Seconds between looks for what has expired."""
+LONGEST_HOLD = 30 * 86_400
 SPOOL = "spool-"
 GRACE = 15.0
 """Seconds that deliveries under way get when the daemon is told to stop."""
@@ -62,7 +63,7 @@ class Node:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until *stop*; then let deliveries end, and go."""
         settings = self._settings
-        await self._holder.start()
+        await self._holder.start(self._site.config.hold if self._site.joined else LONGEST_HOLD)
         settings.runtime_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         trust = private_directory(settings.state_dir / "printers")
         with _spool(settings.runtime_dir) as spool:
@@ -90,6 +91,7 @@ class Node:
                     log.info("pullprintd %s is ready; node %s", __version__, self._identity.node)
                     await stop.wait()
                     systemd.notify("STOPPING=1")
+                    releaser.closing = True
                     await self._finish_deliveries()
                     for task in tasks:
                         task.cancel()
@@ -152,7 +154,8 @@ class Node:
         while True:
             await self._clock.sleep(HOUSEKEEPING)
             try:
-                await self._holder.keep_house()
+                connected = self._channel is not None and self._channel.connected
+                await self._holder.keep_house(self._site.cloud_now() if connected else None)
             except (PullprintError, OSError) as error:
                 log.error("housekeeping: %s", error)
 

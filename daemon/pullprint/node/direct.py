@@ -38,11 +38,19 @@ class DirectQueues:
         async with asyncio.TaskGroup() as group:
             while True:
                 ticket = self._holder.changes.ticket
-                for record in await self._holder.read(Index.direct_held):
+                for record in await self._waiting():
                     if record.id not in self._at_work:
                         self._at_work.add(record.id)
                         group.create_task(self._release(record), name="direct")
                 await self._holder.changes.wait(ticket)
+
+    async def _waiting(self) -> list[Record]:
+        try:
+            return await self._holder.read(Index.direct_held)
+        except PullprintError as error:
+            log.error("direct queues: %s", error)
+            await self._clock.sleep(LONGEST_PAUSE)
+            return []
 
     async def _release(self, record: Record) -> None:
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)

@@ -5,7 +5,7 @@ import select
 import stat
 from dataclasses import dataclass, field
 
-from pullprint.base.errors import BadRequest
+from pullprint.base.errors import BadRequest, PullprintError
 
 COPY_LIMIT = 64 << 20
 """Bytes of a piped document that are kept in memory for counting its facts; a pipe cannot be read twice."""
@@ -18,6 +18,12 @@ _TAIL = 1_024
 
 class Dropped(Exception):
     """Nobody wants the document any more, or nobody knows whether this is the whole of it. CUPS still has the job."""
+
+
+class EmptyDocument(PullprintError):
+    """The document is empty, so there is nothing to print. Print it again from the program that made it."""
+
+    code = "empty-document"
 
 
 @dataclass
@@ -33,6 +39,7 @@ class IncomingDocument:
     _copy: int = field(default=-1, init=False)
     _copied: int = field(default=0, init=False)
     _tail: bytes = field(default=b"", init=False)
+    _empty: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         mode = os.fstat(self.fd).st_mode
@@ -51,17 +58,24 @@ class IncomingDocument:
         if self.dropped:
             raise Dropped
         count = os.readv(self.fd, [buffer])
-        if self._piped and count:
+        self._empty = self._empty and not count
+        if not count:
+            # Here, because what has been sealed to its end may be found and kept after a crash.
+            self.check_wanted()
+        elif self._piped:
             self._keep(buffer[:count])
         return count
 
     def check_wanted(self) -> None:
-        """After the end: raise Dropped unless this is the whole document, and somebody may still want it.
+        """After the end: raise Dropped unless this is the whole document and somebody may still want it, or
+        EmptyDocument.
 
         A pipe also ends when its filter was killed together with the backend. Filters write PDF, whose end can be told.
         """
         if self.dropped or (self.abandoned and self._piped and _PDF_END not in self._tail):
             raise Dropped
+        if self._empty:
+            raise EmptyDocument
 
     @property
     def countable(self) -> int:

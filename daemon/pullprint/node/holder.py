@@ -7,6 +7,7 @@ index together.
 import asyncio
 import logging
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -19,10 +20,11 @@ from pullprint.base.files import private_directory
 from pullprint.base.worker import Worker
 from pullprint.model.facts import Facts
 from pullprint.model.job import JOB_ID, Context
+from pullprint.model.owner import new_code
 from pullprint.model.states import ENDED, UNDER_WAY, Event, State
 from pullprint.model.votes import Attempt, Vote, prove_nothing_sent
 from pullprint.vault.header import Header, SealDamaged
-from pullprint.vault.index import Index
+from pullprint.vault.index import Index, IndexFailed
 from pullprint.vault.keyring import Keyring
 from pullprint.vault.opening import read_header
 from pullprint.vault.record import Record, Step
@@ -53,6 +55,7 @@ class Holder:
         self.keyring = keyring
         self._clock = clock
         self._epoch = ""
+        self._hold = 0
         self._worker = Worker("index")
         self._index = Index(state_dir / "index.sqlite", clock)
         self.reports = Bell()
@@ -67,16 +70,21 @@ class Holder:
         """Names the index."""
         return self._epoch
 
-    async def start(self) -> None:
-        """Bring files and index together, and settle what a crash interrupted."""
+    async def start(self, hold: int) -> None:
+        """Bring files and index together, and settle what a crash interrupted.
+
+        *hold* is for how many seconds a job that is found without its row is kept from its making on.
+        """
+        self._hold = hold
         self._epoch = await self.read(Index.epoch)
         node = self.keyring.identity().node
         await asyncio.to_thread(self._sweep)
         known = await self.read(lambda index: {record.id for record in index.jobs(ended_since=0)})
-        rebuilt = not known
+        rebuilt = await self.read(Index.rebuilding)
         for path in sorted(self.directory.iterdir()):
             if JOB_ID.fullmatch(path.name) and path.name not in known:
                 await self._adopt(path, node, rebuilt=rebuilt)
+        await self.read(Index.rebuilt)
         for record in await self.read(Index.in_states, *UNDER_WAY):
             await self.settle(record.id)
         for record in await self.read(lambda index: index.jobs(ended_since=0)):
@@ -100,11 +108,14 @@ class Holder:
 
     async def read(self, call: Callable[..., Result], *args: object, **kwargs: object) -> Result:
         """*call* with the index, in its thread."""
-        return await self._worker.run(call, self._index, *args, **kwargs)
+        try:
+            return await self._worker.run(call, self._index, *args, **kwargs)
+        except sqlite3.Error as error:
+            raise IndexFailed(reason=error) from error
 
     async def change(self, call: Callable[..., Record], *args: object, **kwargs: object) -> Record:
         """As `read`, and wake those who wait for changes."""
-        record = await self._worker.run(call, self._index, *args, **kwargs)
+        record = await self.read(call, *args, **kwargs)
         self.reports.ring()
         self.changes.ring()
         return record
@@ -122,13 +133,16 @@ class Holder:
             await self._shred(job)
         return record
 
-    async def keep_house(self) -> None:
+    async def keep_house(self, now: float | None) -> None:
         """Settle what a full disk left under way, end jobs whose time is over, forget those that ended long ago, and
-        destroy keys that no job needs."""
+        destroy keys that no job needs.
+
+        *now* is the cloud's clock; None while the cloud is away, and then nothing expires: our own clock may be wrong.
+        """
         for record in await self.read(Index.in_states, *UNDER_WAY):
             if record.id not in self.busy:
                 await self.settle(record.id)
-        for record in await self.read(Index.expired):
+        for record in await self.read(Index.expired, now) if now is not None else ():
             if record.id not in self.busy:
                 await self.end(record.id, Event.EXPIRE, Step("expired", "It was not released in time and was deleted."))
         await self.read(Index.forget_ended, self._clock.now() - KEEP_ENDED)
@@ -164,6 +178,20 @@ class Holder:
                 step = Step("lost-track", LOST_TRACK)
                 await self.change(Index.move, job, Event.LOST_TRACK, step, order=latest.order, ballot=latest.ballot)
 
+    def _adopted(self, header: Header, node: str, vote: Vote) -> Record:
+        """What the index would have kept; the header does not tell all of it."""
+        context = header.context
+        unclaimed = not context.owner and not context.direct_printer
+        return record_of(
+            header,
+            node,
+            expires=context.created + self._hold,
+            vote=vote,
+            # Only what was printed on this host has an owner by rule; of the rest nobody knows whence it came.
+            host="" if context.owner else "elsewhere",
+            claim_code=new_code() if unclaimed else "",
+        )
+
     async def _adopt(self, path: Path, node: str, *, rebuilt: bool) -> None:
         """Hold a sealed file that the index does not know: the index was lost, or we crashed before its row was
         written."""
@@ -171,7 +199,7 @@ class Holder:
             header = await asyncio.to_thread(read_header, path)
             if header.job != path.name:
                 raise SealDamaged(reason="its name is another job's")
-            record = record_of(header, node, expires=header.context.created + 86_400, vote=Vote(lost=rebuilt))
+            record = self._adopted(header, node, Vote(lost=rebuilt))
         except SealDamaged as error:
             log.error("%s: %s", path.name, error.sentence)
             await asyncio.to_thread(path.rename, path.with_suffix(".damaged"))

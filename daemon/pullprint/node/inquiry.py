@@ -56,14 +56,13 @@ class Inquiry:
         backoff = Backoff(first=1.0, cap=120.0)
         for _ in range(TRIES):
             try:
-                testimony = await self._testimony(record)
+                await self._weigh(record, await self._testimony(record))
             except NoAnswer:
                 await self._clock.sleep(backoff.next())
                 continue
             except PullprintError as error:
                 log.info("%s: the printer cannot be asked: %s", record.id, error.code)
                 return
-            await self._weigh(record, testimony)
             return
 
     async def _testimony(self, record: Record) -> Testimony:

@@ -24,9 +24,10 @@ from pullprint.base.text import printable
 from pullprint.model.facts import Facts
 from pullprint.model.job import Context, Submission, new_job_id
 from pullprint.model.owner import new_code, owner_of
+from pullprint.model.states import ENDED
 from pullprint.model.ticket import TicketRefused
 from pullprint.model.votes import Vote
-from pullprint.node.document import Dropped, IncomingDocument
+from pullprint.node.document import Dropped, EmptyDocument, IncomingDocument
 from pullprint.node.facts import FactCounter
 from pullprint.node.holder import Holder, record_of
 from pullprint.node.settings import Settings
@@ -43,18 +44,15 @@ log = logging.getLogger(__name__)
 DROP = b"drop\n"
 LINE_SECONDS = 10.0
 """For the backend to send its line."""
+ACCEPT_PAUSE = 0.2
+FACTS_BACKLOG = 32
+"""Documents that wait to be counted, each with a descriptor or memory of its own; beyond it nothing is counted."""
 CONNECTIONS = 256
 SEALING_THREADS = 64
 """A slow filter keeps one busy for as long as it runs."""
 MIB = 1 << 20
 LOCAL_HOSTS = frozenset({"", "localhost", "127.0.0.1", "::1", "[::1]"})
 """job-originating-host-name of what was printed on this host; elsewhere a user's name is only a claim."""
-
-
-class EmptyDocument(PullprintError):
-    """The document is empty, so there is nothing to print. Print it again from the program that made it."""
-
-    code = "empty-document"
 
 
 class WrongQueue(PullprintError):
@@ -64,6 +62,18 @@ class WrongQueue(PullprintError):
     code = "wrong-queue"
 
 
+class KeyTooOld(PullprintError):
+    """This host has not heard from its cloud for too long to seal another job. The job stays in CUPS until it has."""
+
+    code = "key-too-old"
+
+
+class AlreadyEnded(PullprintError):
+    """This very job was handed over before, and is {state} now. Print the document anew if it is wanted again."""
+
+    code = "already-ended"
+
+
 class DiskFull(PullprintError):
     """This host has no room for another job. The job stays in CUPS and is tried again; released or expired jobs
     make room."""
@@ -71,7 +81,7 @@ class DiskFull(PullprintError):
     code = "disk-full"
 
 
-_REFUSED = (TicketRefused, EmptyDocument, TooLarge)
+_REFUSED = (TicketRefused, EmptyDocument, TooLarge, AlreadyEnded)
 """What no later try would change; everything else waits in CUPS."""
 
 
@@ -96,6 +106,7 @@ class Intake:
         self._threads = ThreadPoolExecutor(SEALING_THREADS, thread_name_prefix="seal")
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._arriving: dict[str, asyncio.Future[None]] = {}
+        self._counting = 0
         self._allowed = {0, os.geteuid(), *_uids(settings.intake_accounts)}
 
     async def run(self, listener: socket.socket) -> None:
@@ -106,7 +117,14 @@ class Intake:
             async with asyncio.TaskGroup() as group:
                 while True:
                     await self._slots.acquire()
-                    connection, _ = await loop.sock_accept(listener)
+                    try:
+                        connection, _ = await loop.sock_accept(listener)
+                    except OSError as error:
+                        # Out of descriptors, most likely; those in use come back.
+                        self._slots.release()
+                        log.error("intake cannot accept: %s", error.strerror)
+                        await self._clock.sleep(ACCEPT_PAUSE)
+                        continue
                     connection.setblocking(False)
                     task = group.create_task(self._serve(connection, group), name="intake")
                     task.add_done_callback(lambda _: self._slots.release())
@@ -164,7 +182,8 @@ class Intake:
         loop.add_reader(connection, heard)
         try:
             record, fresh = await self._store(submission, document)
-            if fresh and document.countable >= 0:
+            if fresh and document.countable >= 0 and self._counting < FACTS_BACKLOG:
+                self._counting += 1
                 group.create_task(self._count(record, document), name="facts")
                 handed_on = True
         finally:
@@ -182,13 +201,15 @@ class Intake:
         self._arriving[submission.job_uuid] = done
         try:
             known = await self._holder.read(Index.by_uuid, submission.job_uuid)
+            if known and known.state in ENDED:
+                raise AlreadyEnded(state=known.state.value)
             return (known, False) if known else (await self._seal(submission, document), True)
         finally:
             del self._arriving[submission.job_uuid]
             done.set_result(None)
 
     async def _seal(self, submission: Submission, document: IncomingDocument) -> Record:
-        now = self._clock.now()
+        now = self._site.cloud_now()
         config = self._site.config
         direct = _direct_printer(submission.device_uri)
         local = submission.host in LOCAL_HOSTS
@@ -200,6 +221,8 @@ class Intake:
             title=submission.title, content_type=submission.content_type, ticket=submission.ticket,
             direct_printer=direct, created=int(now),
         )  # fmt: skip
+        if config.cloud_key.expires <= now:
+            raise KeyTooOld
         await self._check_room()
         own = await asyncio.to_thread(self._holder.keyring.current, now)
         parties = [
@@ -214,8 +237,6 @@ class Intake:
         header = await asyncio.get_running_loop().run_in_executor(self._threads, sealing)
         checkpoint("sealed")
         try:
-            if header.size == 0:
-                raise EmptyDocument
             document.check_wanted()
             code = "" if owner or direct else new_code()
             host = "" if local else submission.host
@@ -247,6 +268,7 @@ class Intake:
         except Exception:
             log.exception("counting failed")
         finally:
+            self._counting -= 1
             document.close()
 
 

@@ -75,9 +75,10 @@ class Caller:
         return self.uid in (0, os.geteuid())
 
     def owns(self, record: Record) -> bool:
-        """Whether the job came from this account on this host, or belongs to its user."""
-        submitted_here = not record.host and record.submitter == self.account
-        return submitted_here or bool(self._owner and record.owner == self._owner)
+        """Whether the job belongs to this account's user, or to nobody and came from this account on this host."""
+        if record.owner:
+            return record.owner == self._owner
+        return not record.host and record.submitter == self.account
 
     def sees(self, record: Record) -> bool:
         """Whether this caller may look at, or delete, the job."""

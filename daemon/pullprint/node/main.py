@@ -13,6 +13,8 @@ from pullprint.base import log
 from pullprint.base.clock import SystemClock
 from pullprint.base.config import load
 from pullprint.base.errors import PullprintError
+from pullprint.base.files import private_directory
+from pullprint.base.lock import lock_directory
 from pullprint.node.app import Node
 from pullprint.node.settings import Settings
 
@@ -26,9 +28,13 @@ def main() -> None:
     try:
         settings = load(Settings, arguments.config or (CONFIG if CONFIG.exists() else None))
         log.set_up(settings.log_level, journal="JOURNAL_STREAM" in os.environ)
-        if arguments.rebuild_index:
-            set_index_aside(settings.state_dir)
-        asyncio.run(_run(settings))
+        lock = lock_directory(private_directory(settings.state_dir))
+        try:
+            if arguments.rebuild_index:
+                set_index_aside(settings.state_dir)
+            asyncio.run(_run(settings))
+        finally:
+            os.close(lock)
     except PullprintError as error:
         print(f"pullprintd: {error.sentence}", file=sys.stderr)
         sys.exit(1)

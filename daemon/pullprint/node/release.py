@@ -69,6 +69,23 @@ class InDoubt(PullprintError):
     http_status = 409
 
 
+class BeingReleased(PullprintError):
+    """This job waits for its turn at another printer, or is being printed there. Nothing was started by this order;
+    look at its history, and release it again if it comes back."""
+
+    code = "being-released"
+    http_status = 409
+
+
+class Stopping(PullprintError):
+    """The host that holds this job is being restarted. Nothing was printed; the job is still held, release it
+    again in a
+    moment."""
+
+    code = "stopping"
+    http_status = 409
+
+
 class OrderUsed(PullprintError):
     """This order to print was used before or came too late. Nothing was printed by it; the job is still held."""
 
@@ -77,7 +94,7 @@ class OrderUsed(PullprintError):
 
 
 @dataclass
-class _PrinterState:
+class PrinterState:
     """What this node remembers of one printer."""
 
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -103,11 +120,14 @@ class Releaser:
         self._site = site
         self._identity = identity
         self._clock = clock
-        self._born = clock.now()
+        self._born = clock.monotonic()
+        self._orders: dict[str, str] = {}
+        self.closing = False
+        """Set when the daemon is about to stop: nothing new is begun."""
         self._backend_dir = backend_dir
         self._spool = spool
         self._trust = trust
-        self._printers: dict[str, _PrinterState] = {}
+        self._printers: dict[str, PrinterState] = {}
 
     async def execute(self, item: OrderItem) -> None:
         """Carry out the order in *item*. Whatever goes wrong ends in the job's trace; raises StatementRefused only."""
@@ -119,9 +139,15 @@ class Releaser:
             self._site.cloud_now(),
         )
         if order.job in self._holder.busy:
-            log.info("order %s: its job is being released already", order.jti)
+            if self._orders.get(order.job) != order.jti:
+                # Told, but not refused: that would use up the ballots of the order that is being carried out.
+                await self._holder.change(Index.note, order.job, Step("refused", BeingReleased().sentence))
+            return
+        if self.closing:
+            await self._refused(order, Stopping())
             return
         self._holder.busy.add(order.job)
+        self._orders[order.job] = order.jti
         try:
             await self._execute(order, item)
         except IndexFailed as error:
@@ -134,6 +160,7 @@ class Releaser:
                 await self._holder.settle(order.job)
             finally:
                 self._holder.busy.discard(order.job)
+                del self._orders[order.job]
 
     async def _execute(self, order: Order, item: OrderItem) -> None:
         record = await self._holder.read(Index.get, order.job)
@@ -147,14 +174,24 @@ class Releaser:
         checkpoint("order-verified")
         printer = self._site.printer(order.printer)
         uri = await resolve(check_uri(printer.uri), self._site.networks)
-        state = self._printers.setdefault(printer.id, _PrinterState())
+        state = self.printer_state(printer.id)
         async with state.turn:
+            # It may have waited long for its turn: what was true of job and order need not be so any more.
+            record = await self._holder.read(Index.get, order.job)
+            if self._site.cloud_now() > order.exp or order.ballot <= record.vote.promised:
+                raise OrderUsed
+            if self.closing:
+                raise Stopping
             await self._preflight(record, printer, uri, state)
             record = await self._vote(record, order, printer)
             checkpoint("committed")
             await self._print(record, order, printer, uri, item)
 
-    async def _preflight(self, record: Record, printer: Printer, uri: PrinterUri, state: _PrinterState) -> None:
+    def printer_state(self, printer: str) -> "PrinterState":
+        """What is remembered of the printer with that id."""
+        return self._printers.setdefault(printer, PrinterState())
+
+    async def _preflight(self, record: Record, printer: Printer, uri: PrinterUri, state: PrinterState) -> None:
         """Ask an IPP printer what it takes, unless it said so a moment ago; others have no words for that."""
         if uri.scheme not in ("ipp", "ipps"):
             return

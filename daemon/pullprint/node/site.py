@@ -46,7 +46,7 @@ class Site:
         self._membership_path = state_dir / "membership.json"
         self._config_path = state_dir / "site.jws"
         self._clock = clock
-        self._offset = 0.0
+        self._offset: float | None = None
         self._membership: Membership | None = None
         self._config: SiteConfig | None = None
         self._accepting = asyncio.Lock()
@@ -110,15 +110,17 @@ class Site:
 
     def cloud_says(self, now: float) -> None:
         """The cloud's clock, from its latest answer."""
-        self._offset = now - self._clock.now()
+        self._offset = now - self._clock.monotonic()
 
     def cloud_now(self) -> float:
-        """What the cloud's clock shows, as far as is known."""
-        return self.cloud_time(self._clock.now())
+        """What the cloud's clock shows, as far as is known; a clock of ours that is set right or wrong does not
+        move it."""
+        return self.cloud_time(self._clock.monotonic()) if self._offset is not None else self._clock.now()
 
-    def cloud_time(self, ours: float) -> float:
-        """What the cloud's clock showed when ours showed *ours*."""
-        return ours + self._offset
+    def cloud_time(self, monotonic: float) -> float:
+        """What the cloud's clock showed when our monotonic one showed *monotonic*."""
+        offset = self._offset if self._offset is not None else self._clock.now() - self._clock.monotonic()
+        return monotonic + offset
 
     @property
     def networks(self) -> tuple[Network, ...]:

@@ -80,9 +80,10 @@ class Testimony:
     def nothing_printed(self) -> bool:
         """Whether the printer's own attributes prove that not one page was printed."""
         counts = [count for count in (self.impressions, self.sheets) if count is not None]
-        if self.state not in {CANCELED, ABORTED} or not counts or any(counts):
+        if self.state != ABORTED or not counts or any(counts):
+            # Who cancels a job at the printer does not want it again by itself, whatever was drawn of it.
             return False
-        return self.never_started or (self.state == ABORTED and bool(_BEFORE_DRAWING & set(self.reasons)))
+        return self.never_started or bool(_BEFORE_DRAWING & set(self.reasons))
 
     def words(self) -> dict[str, str]:
         """For the job's trace; every value is clean text."""

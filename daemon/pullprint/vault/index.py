@@ -90,7 +90,9 @@ class Index:
             if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                 raise IndexBroken(path=path, reason="it is damaged")
             with self._transaction():
-                self._db.execute("INSERT OR IGNORE INTO meta VALUES ('epoch', ?)", (secrets.token_hex(8),))
+                made = self._db.execute("INSERT OR IGNORE INTO meta VALUES ('epoch', ?)", (secrets.token_hex(8),))
+                if made.rowcount:
+                    self._db.execute("INSERT INTO meta VALUES ('rebuilding', '1')")
         except (sqlite3.Error, IndexFailed) as error:
             self._db.close()
             raise IndexBroken(path=path, reason=error) from error
@@ -164,11 +166,11 @@ class Index:
         rows = self._db.execute(f"SELECT {_COLUMNS} FROM job WHERE state = ? AND direct_printer != ''", (State.HELD,))
         return [_record(row) for row in rows]
 
-    def expired(self) -> list[Record]:
-        """Jobs whose time is over and that may end now."""
+    def expired(self, now: float) -> list[Record]:
+        """Jobs whose time is over at *now* and that may end."""
         rows = self._db.execute(
             f"SELECT {_COLUMNS} FROM job WHERE state IN (?, ?) AND expires <= ?",
-            (State.HELD, State.UNCERTAIN, int(self._clock.now())),
+            (State.HELD, State.UNCERTAIN, int(now)),
         )
         return [_record(row) for row in rows]
 
@@ -252,6 +254,15 @@ class Index:
             (job, after),
         )
         return [TracedStep(seq, at, Step(event, text, json.loads(detail))) for seq, at, event, text, detail in rows]
+
+    def rebuilding(self) -> bool:
+        """Whether this index is new, and not every sealed file that was there before it has been taken in."""
+        return self._db.execute("SELECT 1 FROM meta WHERE name = 'rebuilding'").fetchone() is not None
+
+    def rebuilt(self) -> None:
+        """Every sealed file has been taken in."""
+        with self._transaction():
+            self._db.execute("DELETE FROM meta WHERE name = 'rebuilding'")
 
     def last_event(self) -> int:
         """The highest number that a report of this epoch ever had."""

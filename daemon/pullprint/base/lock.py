@@ -1,0 +1,24 @@
+"""One process at a time."""
+
+import fcntl
+import os
+from pathlib import Path
+
+from pullprint.base.errors import PullprintError
+
+
+class InUse(PullprintError):
+    """Another process works in {path} already. Stop it first, with `systemctl stop pullprintd`; nothing was changed."""
+
+    code = "in-use"
+
+
+def lock_directory(directory: Path) -> int:
+    """Keep *directory* to this process until it ends, or closes the descriptor that is returned. Raises InUse."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise InUse(path=directory) from error
+    return fd
