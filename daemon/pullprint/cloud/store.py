@@ -11,6 +11,8 @@ once, at module level, with `bindparam`.
 import asyncio
 import contextlib
 import functools
+import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +32,8 @@ from pullprint.cloud.migrations import upgrade
 
 POOL = 8
 """Connections (and threads) to PostgreSQL."""
+WAL_TRIES, WAL_PAUSE = 100, 0.05
+"""Tries, and seconds between them, to switch a new database over; only its first programs ever wait."""
 LOCK_WAIT = 10
 """Seconds that a transaction waits for another process's."""
 
@@ -177,17 +181,31 @@ def _engine(url: str) -> Engine:
     return engine
 
 
+def _use_wal(cursor: Any) -> None:
+    """Write-ahead logging; kept in the file. Raises sqlite3.OperationalError.
+
+    Several programs that open a new database at the same moment want to switch it over, and to them SQLite says
+    «locked» at once, without busy_timeout.
+    """
+    for _ in range(WAL_TRIES):
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            time.sleep(WAL_PAUSE)
+        else:
+            return
+    cursor.execute("PRAGMA journal_mode = WAL")
+
+
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     # Transactions are begun by _begin_sqlite, not by the driver, which begins them too late to be a snapshot.
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in (
-        f"busy_timeout = {LOCK_WAIT * 1000}",
-        "journal_mode = WAL",
-        "foreign_keys = ON",
-        "secure_delete = ON",  # key parts of ended jobs and old day keys are overwritten, not just unlinked
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
+    cursor.execute(f"PRAGMA busy_timeout = {LOCK_WAIT * 1000}")
+    _use_wal(cursor)
+    cursor.execute("PRAGMA foreign_keys = ON")
+    # Key parts of ended jobs and old day keys are overwritten, not just unlinked.
+    cursor.execute("PRAGMA secure_delete = ON")
     cursor.close()
 
 
