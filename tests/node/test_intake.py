@@ -47,13 +47,13 @@ async def test_a_malformed_line_is_answered_and_nothing_is_stored(host: Host, ch
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\n", b"\0" * 1_000 + b"\n", b"{" * 100_000 + b"\n", b"[]\n", b"nonsense\n", b'{"v":1}\n', b"x" * 300_000],
-    ids=["nothing", "empty", "zeros", "deep", "list", "words", "bare", "endless"],
+    [b"\n", b"\0" * 1_000 + b"\n", b"{" * 100_000 + b"\n", b"[]\n", b"nonsense\n", b'{"v":1}\n', b"x" * 300_000],
+    ids=["empty", "zeros", "deep", "list", "words", "bare", "endless"],
 )
 async def test_garbage_is_no_job(host: Host, data: bytes) -> None:
     with open(os.devnull, "rb") as null:
-        answer = await host.send(data or b"x", [null.fileno()]) if data else "later"
-    assert answer.startswith("later ") or answer in ("", "later")
+        answer = await host.send(data, [null.fileno()])
+    assert answer.startswith("later ") or answer == ""
     assert await host.holder.read(Index.jobs) == []
 
 
