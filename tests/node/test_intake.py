@@ -89,6 +89,33 @@ async def test_a_broken_pdf_is_held_with_unknown_facts(host: Host) -> None:
     assert after.state is State.HELD and after.facts is not None and after.facts.pages is None
 
 
+async def test_what_cannot_be_counted_because_too_much_waits_says_so(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pullprint.node.intake.FACTS_BACKLOG", 0)
+    record = await host.hold(pdf())
+    async with asyncio.timeout(30):
+        while (facts := (await host.record(record.id)).facts) is None:
+            await asyncio.sleep(0.01)
+    assert facts.problem == "busy"
+    assert (await host.events(record.id))[-1] == "facts"
+
+
+async def test_a_pipe_too_long_to_keep_in_memory_says_why_it_was_not_counted(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pullprint.node.document.COPY_LIMIT", 1_000)
+    read, write = os.pipe()
+    os.write(write, pdf() + bytes(1_000))
+    os.close(write)
+    job = (await host.send(line(), [read])).split()[1]
+    os.close(read)
+    async with asyncio.timeout(30):
+        while (facts := (await host.record(job)).facts) is None:
+            await asyncio.sleep(0.01)
+    assert facts.problem == "too-large"
+
+
 @pytest.mark.parametrize("count", [0, 2, 3])
 async def test_a_line_without_exactly_one_document_is_no_job(host: Host, count: int) -> None:
     before = len(os.listdir("/proc/self/fd"))

@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import resource
+import signal
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -69,6 +70,39 @@ async def test_an_order_by_another_key_does_nothing(host: Host, sink: RawPrinter
     forged = sign_order(Order(**payload), Ed25519PrivateKey.generate().private_bytes_raw())
     with pytest.raises(StatementRefused):
         await host.releaser.execute(OrderItem(order=forged, part=good.part, part_key=good.part_key))
+    await assert_still_held(host, record, sink)
+
+
+async def test_a_backend_that_was_loaded_for_the_order_is_the_one_that_prints(host: Host, sink: RawPrinter) -> None:
+    record = await held(host)
+    prepared = await host.releaser.prepare(record, "sink", {})
+    assert prepared is not None and prepared.backend is not None
+    await asyncio.sleep(0.1)
+    assert prepared.backend.exit is None and sink.connections == 0, "it waits without a byte, and without a printer"
+    await host.releaser.execute(host.order(record, "Sink"), prepared)
+    assert sink.received == [DOCUMENT]
+    assert prepared.backend.exit == 0
+
+
+@pytest.mark.parametrize("ballot", [1, 2], ids=["another-ticket", "another-attempt"])
+async def test_a_backend_that_was_loaded_for_something_else_is_not_used(
+    host: Host, sink: RawPrinter, ballot: int
+) -> None:
+    record = await held(host)
+    prepared = await host.releaser.prepare(record, "sink", {"copies": "2"} if ballot == 1 else {})
+    assert prepared is not None and prepared.backend is not None
+    await host.releaser.execute(host.order(record, "Sink", ballot=ballot), prepared)
+    assert sink.received == [DOCUMENT]
+    assert prepared.backend.exit == -signal.SIGKILL
+
+
+async def test_a_loaded_backend_ends_with_an_order_that_is_refused(host: Host, sink: RawPrinter) -> None:
+    record = await held(host)
+    prepared = await host.releaser.prepare(record, "sink", {})
+    assert prepared is not None and prepared.backend is not None
+    with pytest.raises(StatementRefused):
+        await host.releaser.execute(host.order(record, "Sink", iss="evil"), prepared)
+    assert prepared.backend.exit == -signal.SIGKILL
     await assert_still_held(host, record, sink)
 
 

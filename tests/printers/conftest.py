@@ -11,7 +11,7 @@ from tests.rig.printers import IppPrinter
 
 from pullprint.base.clock import SystemClock
 from pullprint.model.uri import check_uri
-from pullprint.printers.delivery import DeliveryRequest, Document, Limits, deliver
+from pullprint.printers.delivery import DeliveryRequest, Document, Limits, deliver, prepare
 from pullprint.printers.outcome import Outcome, Progress
 
 BACKENDS = Path("/usr/lib/cups/backend")
@@ -47,16 +47,14 @@ class Sender:
             await self.on_first_byte()
             self.firsts += 1
 
+        size = len(data) if isinstance(data, bytes) else None
+        request = DeliveryRequest(TAG, content_type, copies, options or {}, size)
         return await deliver(
-            check_uri(uri),
+            await prepare(check_uri(uri), request, backend_dir=self.backend_dir, spool=self.spool, limits=self.limits),
             pieces(data) if isinstance(data, bytes) else data,
-            DeliveryRequest(TAG, content_type, copies, options or {}, len(data) if isinstance(data, bytes) else None),
             on_first_byte=first,
             on_progress=self.progress.append,
-            backend_dir=self.backend_dir,
-            spool=self.spool,
             clock=SystemClock(),
-            limits=self.limits,
         )
 
 

@@ -158,6 +158,8 @@ class _Sink:
     def __init__(self, port: int = 0) -> None:
         self.port = port or free_port()
         self.received: list[bytes] = []
+        self.connections = 0
+        """How many were ever made to it."""
         self._listener: socket.socket | None = None
         self._threads: list[threading.Thread] = []
         self._open: set[socket.socket] = set()
@@ -212,6 +214,7 @@ class _Sink:
                 return
             connection.settimeout(IDLE_SECONDS)
             with self._lock:
+                self.connections += 1
                 self._open.add(connection)
             self._run(self._serve, connection)
 

@@ -1,5 +1,6 @@
 """A job: what was submitted, by whom, and what is known of it."""
 
+import hashlib
 import re
 import secrets
 from dataclasses import dataclass
@@ -17,6 +18,12 @@ UNTITLED = "Untitled"
 def new_job_id() -> str:
     """A fresh job id: 128 random bits as 32 lower-case hex digits; users type as much of it as is unique."""
     return secrets.token_hex(16)
+
+
+def attempt_name(job: str, ballot: int) -> str:
+    """What a printer is told as the name of *job* in attempt *ballot*: 128 bits as hex digits that mean nothing to it,
+    and by which every holder can ask for it later."""
+    return hashlib.sha256(f"pullprint attempt {job} {ballot}".encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from pullprint.node.client import CloudAway, CloudClient, CloudRefused
 from pullprint.node.holder import Holder
 from pullprint.node.release import Releaser
 from pullprint.node.site import Site
+from pullprint.printers.delivery import Prepared
 from pullprint.vault.index import Index
-from pullprint.vault.record import Step
+from pullprint.vault.record import Record, Step
 from pullprint.wire import node as wire
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ key)."""
 GATHER = 0.1
 """Seconds from the first change to its report. The steps of a release come within milliseconds of each other, and
 telling each at once takes the processor from the release itself."""
+HEAD_START = 0.001
+"""Seconds for a request to leave before a process is started, during which this one stands still."""
 REPORTS = 200
 """Events in one request."""
 LOST_VOTE = (
@@ -94,11 +97,25 @@ class Channel:
         await self._say_all()
         return await self._client.post("/node/v1/releases", ask, wire.OrderItem)
 
-    def take_order(self, item: wire.OrderItem) -> None:
+    async def order(self, record: Record, ask: wire.Ask) -> tuple[wire.OrderItem, Prepared | None]:
+        """As `ask`, for *record*; meanwhile what will carry out the order is prepared."""
+        asking = asyncio.create_task(self.ask(ask), name="ask")
+        prepared = None
+        try:
+            await self._clock.sleep(HEAD_START)
+            prepared = await self._releaser.prepare(record, ask.printer, ask.changes)
+            return await asking, prepared
+        except BaseException:
+            asking.cancel()
+            if prepared:
+                prepared.close()
+            raise
+
+    def take_order(self, item: wire.OrderItem, prepared: Prepared | None = None) -> None:
         """Carry out *item* beside everything else."""
         if self._orders is None:
             raise CloudAway(cloud=self._client.host, reason="this host is only just starting")
-        self._orders.create_task(self.carry_out(item), name="order")
+        self._orders.create_task(self.carry_out(item, prepared), name="order")
 
     async def _connect(self) -> None:
         await self._configure()
@@ -166,10 +183,10 @@ class Channel:
             case wire.ConfigItem():
                 await self._configure()
 
-    async def carry_out(self, item: wire.OrderItem) -> None:
+    async def carry_out(self, item: wire.OrderItem, prepared: Prepared | None = None) -> None:
         """Release under *item*; a task of its own, so nothing may pass but cancellation."""
         try:
-            await self._releaser.execute(item)
+            await self._releaser.execute(item, prepared)
         except PullprintError as error:
             log.warning("an order was refused: %s", error)
         except Exception:

@@ -72,10 +72,10 @@ class DirectQueues:
         try:
             printer = self._site.printer(record.direct_printer)
             by = record.owner or record.submitter or "direct queue"
-            item = await self._channel.ask(Ask(job=record.id, printer=printer.id, by=by))
+            item, prepared = await self._channel.order(record, Ask(job=record.id, printer=printer.id, by=by))
         except PullprintError as error:
             # Said once: a printer that is missing for a week would fill the trace otherwise.
             if record.sentence != error.sentence:
                 await self._holder.change(Index.note, record.id, Step("waiting", error.sentence, {"code": error.code}))
             return
-        await self._channel.carry_out(item)
+        await self._channel.carry_out(item, prepared)

@@ -82,6 +82,11 @@ class IncomingDocument:
         """A descriptor of the whole document for counting its facts, or -1."""
         return self._copy if self._piped else self.fd
 
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that `countable` takes."""
+        return self._copied if self._copy >= 0 else 0
+
     def close(self) -> None:
         """Let go of everything."""
         for fd in (self.fd, self._copy):

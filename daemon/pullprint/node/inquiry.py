@@ -11,6 +11,7 @@ from pathlib import Path
 from pullprint.base.backoff import Backoff
 from pullprint.base.clock import Clock
 from pullprint.base.errors import PullprintError
+from pullprint.model.job import attempt_name
 from pullprint.model.states import Event, State
 from pullprint.model.uri import check_uri
 from pullprint.model.votes import prove_nothing_sent
@@ -70,7 +71,7 @@ class Inquiry:
         if uri.scheme not in ("ipp", "ipps"):
             return Testimony(job_id=None, state=None)
         async with IppClient(uri, self._trust) as client:
-            return await testimony_of(client, record.vote.attempts[-1].order, None)
+            return await testimony_of(client, attempt_name(record.id, record.vote.attempts[-1].ballot), None)
 
     async def _weigh(self, record: Record, testimony: Testimony) -> None:
         current = await self._holder.read(Index.get, record.id)

@@ -45,8 +45,10 @@ DROP = b"drop\n"
 LINE_SECONDS = 10.0
 """For the backend to send its line."""
 ACCEPT_PAUSE = 0.2
-FACTS_BACKLOG = 32
-"""Documents that wait to be counted, each with a descriptor or memory of its own; beyond it nothing is counted."""
+FACTS_BACKLOG = 256
+"""Documents that wait to be counted, each with a descriptor; those beyond it are held without facts."""
+FACTS_MEMORY = 256 << 20
+"""Bytes that those of them take which came through a pipe."""
 CONNECTIONS = 256
 SEALING_THREADS = 64
 """A slow filter keeps one busy for as long as it runs."""
@@ -107,6 +109,7 @@ class Intake:
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._arriving: dict[str, asyncio.Future[None]] = {}
         self._counting = 0
+        self._counting_memory = 0
         self._allowed = {0, os.geteuid(), *_uids(settings.intake_accounts)}
 
     async def run(self, listener: socket.socket) -> None:
@@ -182,8 +185,9 @@ class Intake:
         loop.add_reader(connection, heard)
         try:
             record, fresh = await self._store(submission, document)
-            if fresh and document.countable >= 0 and self._counting < FACTS_BACKLOG:
-                self._counting += 1
+            if fresh and (problem := self._uncountable(document)):
+                group.create_task(self._learn(record, Facts.unknown(problem)), name="facts")
+            elif fresh:
                 group.create_task(self._count(record, document), name="facts")
                 handed_on = True
         finally:
@@ -258,18 +262,34 @@ class Intake:
         if free < self._settings.disk_reserve_mib * MIB or stored > self._settings.store_limit_mib * MIB > 0:
             raise DiskFull
 
+    def _uncountable(self, document: IncomingDocument) -> str:
+        """Why the facts of *document* stay unknown; empty if they will be counted."""
+        if document.countable < 0:
+            return "too-large"
+        full = self._counting >= FACTS_BACKLOG or self._counting_memory + document.memory > FACTS_MEMORY
+        return "busy" if full else ""
+
     async def _count(self, record: Record, document: IncomingDocument) -> None:
         """Count the facts from the descriptor that the backend handed over, after its answer."""
+        memory = document.memory
+        self._counting += 1
+        self._counting_memory += memory
         try:
             facts = await self._counter.count(document.countable, record.content_type)
+        except Exception:
+            log.exception("counting failed")
+            facts = Facts.unknown("failed")
+        finally:
+            self._counting -= 1
+            self._counting_memory -= memory
+            document.close()
+        await self._learn(record, facts)
+
+    async def _learn(self, record: Record, facts: Facts) -> None:
+        try:
             await self._holder.change(Index.learn, record.id, Step("facts", _counted(facts)), facts=facts)
         except PullprintError as error:
             log.info("facts of %s: %s", record.id, error.code)
-        except Exception:
-            log.exception("counting failed")
-        finally:
-            self._counting -= 1
-            document.close()
 
 
 async def _receive(connection: socket.socket, fds: list[int]) -> bytes:

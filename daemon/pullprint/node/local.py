@@ -173,8 +173,8 @@ class LocalApi:
             forces=record.doubtful if wanted.again else (),
             by=record.owner or record.submitter,
         )
-        item = await self._control.channel().ask(ask)
-        self._control.channel().take_order(item)
+        channel = self._control.channel()
+        channel.take_order(*await channel.order(record, ask))
         return _answer(self._view(await self._holder.read(Index.get, record.id)), status=202)
 
     async def _settle(self, request: web.Request) -> web.Response:

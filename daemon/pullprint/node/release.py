@@ -17,12 +17,14 @@ from pathlib import Path
 from pullprint.base.checkpoint import checkpoint
 from pullprint.base.clock import Clock
 from pullprint.base.errors import PullprintError
+from pullprint.model.job import attempt_name
 from pullprint.model.states import Event, State, WrongState
+from pullprint.model.ticket import Ticket
 from pullprint.model.uri import PrinterUri, check_uri
 from pullprint.model.votes import Refusal, Verdict, Vote, commit, judge, promise, prove_nothing_sent
 from pullprint.node.holder import LOST_TRACK, Holder
 from pullprint.node.site import Site
-from pullprint.printers.delivery import DeliveryRequest, deliver
+from pullprint.printers.delivery import DeliveryRequest, Prepared, deliver, prepare
 from pullprint.printers.outcome import Outcome, Phase, Progress, Result
 from pullprint.printers.probe import Capabilities, probe
 from pullprint.printers.uri import resolve
@@ -100,6 +102,8 @@ class PrinterState:
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     capabilities: Capabilities | None = None
     probed: float = float("-inf")
+    preparing: bool = False
+    """A backend for it is loaded on the mere hope of an order; one is enough."""
 
 
 class Releaser:
@@ -129,8 +133,53 @@ class Releaser:
         self._trust = trust
         self._printers: dict[str, PrinterState] = {}
 
-    async def execute(self, item: OrderItem) -> None:
-        """Carry out the order in *item*. Whatever goes wrong ends in the job's trace; raises StatementRefused only."""
+    async def prepare(self, record: Record, printer: str, changes: Mapping[str, str]) -> Prepared | None:
+        """Load the backend that an order for *record* at *printer* (an id) will need, while it is being asked for.
+
+        None when that is not worth while or not possible; whatever is wrong is found again, and told, by the release.
+        """
+        state = self.printer_state(printer)
+        if state.preparing or state.turn.locked() or self.closing or record.id in self._holder.busy:
+            return None
+        state.preparing = True
+        try:
+            uri = await self._resolve(self._site.printer(printer))
+            return await self._load(uri, record, record.ticket.changed(changes), record.vote.promised + 1)
+        except PullprintError:
+            return None
+        finally:
+            state.preparing = False
+
+    async def _resolve(self, printer: Printer) -> PrinterUri:
+        return await resolve(check_uri(printer.uri), self._site.networks)
+
+    async def _load(
+        self, uri: PrinterUri, record: Record, ticket: Ticket, ballot: int, already: Prepared | None = None
+    ) -> Prepared:
+        """The backend for an attempt: the one that is loaded *already*, if it is for exactly this."""
+        request = DeliveryRequest(
+            tag=attempt_name(record.id, ballot),
+            content_type=record.content_type,
+            copies=ticket.copies,
+            options=ticket.ipp_options(),
+            size=record.size,
+        )
+        if already is not None and (already.uri, already.request) == (uri, request):
+            return already
+        return await prepare(uri, request, backend_dir=self._backend_dir, spool=self._spool, trust=self._trust)
+
+    async def execute(self, item: OrderItem, prepared: Prepared | None = None) -> None:
+        """Carry out the order in *item*, with what was *prepared* for it, which is used up in any case.
+
+        Whatever goes wrong ends in the job's trace; raises StatementRefused only.
+        """
+        try:
+            await self._carry_out(item, prepared)
+        finally:
+            if prepared:
+                prepared.close()
+
+    async def _carry_out(self, item: OrderItem, prepared: Prepared | None) -> None:
         order = verify_order(
             item.order,
             self._site.pin,
@@ -149,7 +198,7 @@ class Releaser:
         self._holder.busy.add(order.job)
         self._orders[order.job] = order.jti
         try:
-            await self._execute(order, item)
+            await self._execute(order, item, prepared)
         except IndexFailed as error:
             log.error("order %s: %s", order.jti, error)
         except PullprintError as error:
@@ -162,7 +211,7 @@ class Releaser:
                 self._holder.busy.discard(order.job)
                 del self._orders[order.job]
 
-    async def _execute(self, order: Order, item: OrderItem) -> None:
+    async def _execute(self, order: Order, item: OrderItem, prepared: Prepared | None) -> None:
         record = await self._holder.read(Index.get, order.job)
         if record.state not in (State.HELD, State.UNCERTAIN):
             raise WrongState(state=record.state.value)
@@ -173,19 +222,21 @@ class Releaser:
             raise OrderUsed
         checkpoint("order-verified")
         printer = self._site.printer(order.printer)
-        uri = await resolve(check_uri(printer.uri), self._site.networks)
+        uri = await self._resolve(printer)
         state = self.printer_state(printer.id)
+        waits = state.turn.locked()
         async with state.turn:
-            # It may have waited long for its turn: what was true of job and order need not be so any more.
-            record = await self._holder.read(Index.get, order.job)
-            if self._site.cloud_now() > order.exp or order.ballot <= record.vote.promised:
-                raise OrderUsed
-            if self.closing:
-                raise Stopping
+            if waits:
+                # What was true of job and order need not be so any more.
+                record = await self._holder.read(Index.get, order.job)
+                if self._site.cloud_now() > order.exp or order.ballot <= record.vote.promised:
+                    raise OrderUsed
+                if self.closing:
+                    raise Stopping
             await self._preflight(record, printer, uri, state)
             record = await self._vote(record, order, printer)
             checkpoint("committed")
-            await self._print(record, order, printer, uri, item)
+            await self._print(record, order, printer, uri, item, prepared)
 
     def printer_state(self, printer: str) -> "PrinterState":
         """What is remembered of the printer with that id."""
@@ -245,7 +296,15 @@ class Releaser:
             order=order.jti, ballot=order.ballot, vote=committed,
         )  # fmt: skip
 
-    async def _print(self, record: Record, order: Order, printer: Printer, uri: PrinterUri, item: OrderItem) -> None:
+    async def _print(
+        self,
+        record: Record,
+        order: Order,
+        printer: Printer,
+        uri: PrinterUri,
+        item: OrderItem,
+        prepared: Prepared | None,
+    ) -> None:
         sending = False
 
         async def first_byte() -> None:
@@ -255,21 +314,17 @@ class Releaser:
             sending = True
             checkpoint("sending")
 
-        request = DeliveryRequest(
-            tag=order.jti,
-            content_type=record.content_type,
-            copies=order.ticket.copies,
-            options=order.ticket.ipp_options(),
-            size=record.size,
-        )
         path = self._holder.path(record.id)
         document = _Document(path, record.id, lambda header: self._key_parts(header, order, item))
         try:
             async with _Teller(self._holder, record.id, printer.name) as teller:
                 outcome = await deliver(
-                    uri, document.chunks, request, on_first_byte=first_byte, on_progress=teller.tell,
-                    backend_dir=self._backend_dir, spool=self._spool, trust=self._trust, clock=self._clock,
-                )  # fmt: skip
+                    await self._load(uri, record, order.ticket, order.ballot, already=prepared),
+                    document.chunks,
+                    on_first_byte=first_byte,
+                    on_progress=teller.tell,
+                    clock=self._clock,
+                )
         except Exception as error:
             # After COMMIT every end is written down, a fault of ours too.
             sentence = error.sentence if isinstance(error, PullprintError) else DAMAGED

@@ -103,8 +103,12 @@ class Backend:
                 self.signal(signal.SIGTERM)
                 await self.until(lambda: self.exit is not None, TERM_GRACE)
         finally:
-            self.kill()
-            self._close()
+            self.end()
+
+    def end(self) -> None:
+        """Kill it if it still runs, and let go of its pipes."""
+        self.kill()
+        self._close()
 
     def kill(self) -> None:
         """End the process group now; after this the backend can do nothing more, and `exit` is known."""

@@ -86,68 +86,113 @@ class _Program:
     room: bool
 
 
-async def deliver(
+class Prepared:
+    """A backend that is loaded and waits for the document: without a byte of it, it does not even connect.
+
+    Loading takes longer than anything else that a release does on its host, so it can begin before it is certain that
+    there will be one. Whoever has one either gives it to `deliver` or closes it.
+    """
+
+    def __init__(
+        self, uri: PrinterUri, request: DeliveryRequest, *, spool: Path, trust: Path | None, limits: Limits
+    ) -> None:
+        """Use `prepare`."""
+        self.uri = uri
+        self.request = request
+        self.spool = spool
+        self.trust = trust
+        self.limits = limits
+        self.options_travel = options_travel(uri.scheme, request.content_type)
+        self.speaks = False
+        self.backend: Backend | None = None
+        self.problem = Reason.BACKEND_FAILED
+        """Why there is no backend."""
+
+    @property
+    def repeats(self) -> int:
+        """How often the document is sent."""
+        return 1 if self.options_travel else self.request.copies
+
+    def start(self, program: _Program) -> None:
+        """Load it; what goes wrong is the delivery's outcome."""
+        request = self.request
+        self.speaks = program.speaks
+        if not program.room:
+            self.problem = Reason.SPOOL_FULL
+            return
+        options = option_string(request.copies, request.options) if self.options_travel else ""
+        argv = [*program.argv, "1", USER, request.tag, "1", options]
+        environment = _environment(self.uri, request, self.spool, self.trust, self.limits)
+        with contextlib.suppress(OSError):
+            self.backend = Backend.start(self.uri.scheme, argv, environment)
+
+    def close(self) -> None:
+        """End it."""
+        if self.backend is not None:
+            self.backend.end()
+
+
+async def prepare(
     uri: PrinterUri,
-    document: Document,
     request: DeliveryRequest,
     *,
-    on_first_byte: Callable[[], Awaitable[None]],
     backend_dir: Path,
     spool: Path,
+    trust: Path | None = None,
+    limits: Limits = Limits(),
+) -> Prepared:
+    """Load the backend for *uri*, which is resolved, so that its host is an address.
+
+    *spool* is a folder on a tmpfs, *trust* one that lasts, in which ipps keeps the certificates of printers.
+    """
+    prepared = Prepared(uri, request, spool=spool, trust=trust, limits=limits)
+    try:
+        size = (request.size or 0) * prepared.repeats
+        program = await asyncio.to_thread(_program, uri.scheme, backend_dir, spool, size)
+    except OSError:
+        prepared.problem = Reason.BACKEND_MISSING
+    else:
+        prepared.start(program)
+    return prepared
+
+
+async def deliver(
+    prepared: Prepared,
+    document: Document,
+    *,
+    on_first_byte: Callable[[], Awaitable[None]],
     clock: Clock,
     on_progress: Callable[[Progress], None] = lambda _: None,
-    limits: Limits = Limits(),
-    trust: Path | None = None,
 ) -> Outcome:
-    """Send *document* to *uri* (resolved, so that its host is an address), once.
+    """Send *document*, once; *prepared* is used up.
 
     *on_first_byte* is awaited before the backend gets its first byte; when it raises, nothing is sent and its
-    error passes. So does an error of *document* before its first chunk. *spool* is a folder on a tmpfs,
-    *trust* one that lasts, in which ipps keeps the certificates of printers. After a cancellation the backend
+    error passes. So does an error of *document* before its first chunk. After a cancellation the backend
     is dead, and the job uncertain if *on_first_byte* had been awaited.
     """
-    travel = options_travel(uri.scheme, request.content_type)
-    repeats = 1 if travel else request.copies
+    backend, uri = prepared.backend, prepared.uri
+    if backend is None:
+        return Outcome(Result.NOTHING_SENT, prepared.problem)
+    run = _Run(uri, prepared.request, backend, prepared.limits, on_progress)
     try:
-        program = await asyncio.to_thread(_program, uri.scheme, backend_dir, spool, (request.size or 0) * repeats)
-    except OSError:
-        return Outcome(Result.NOTHING_SENT, Reason.BACKEND_MISSING)
-    if not program.room:
-        return Outcome(Result.NOTHING_SENT, Reason.SPOOL_FULL)
-    argv = [
-        *program.argv,
-        "1",
-        USER,
-        request.tag,
-        "1",
-        option_string(request.copies, request.options) if travel else "",
-    ]
-    async with contextlib.aclosing(_copies(document, repeats)) as chunks:
-        # Before the document is opened: loading the program takes longer, and without a byte it does nothing.
-        try:
-            backend = Backend.start(uri.scheme, argv, _environment(uri, request, spool, trust, limits))
-        except OSError:
-            return Outcome(Result.NOTHING_SENT, Reason.BACKEND_FAILED)
-        run = _Run(uri, request, backend, limits, on_progress)
-        try:
-            async with backend:
-                first = await anext(chunks, b"")
-                if not first:
-                    return Outcome(Result.NOTHING_SENT, Reason.EMPTY_DOCUMENT)
-                await on_first_byte()
-                fed = await run.feed(first, chunks)
-                if fed is _Fed.ALL:
-                    fed = await run.finish()
-                ended_by_itself = backend.exit is not None
-        finally:
-            if backend.exit is not None and backend.exit < 0 and uri.scheme != "socket":
-                await asyncio.shield(asyncio.to_thread(_sweep, spool, backend.pid))
+        async with backend, contextlib.aclosing(_copies(document, prepared.repeats)) as chunks:
+            first = await anext(chunks, b"")
+            if not first:
+                return Outcome(Result.NOTHING_SENT, Reason.EMPTY_DOCUMENT)
+            await on_first_byte()
+            fed = await run.feed(first, chunks)
+            if fed is _Fed.ALL:
+                fed = await run.finish()
+            ended_by_itself = backend.exit is not None
+    finally:
+        if backend.exit is not None and backend.exit < 0 and uri.scheme != "socket":
+            await asyncio.shield(asyncio.to_thread(_sweep, prepared.spool, backend.pid))
     if not backend.witness.sending:
-        if not program.speaks or backend.witness.deaf:
+        if not prepared.speaks or backend.witness.deaf:
             return run.outcome(Result.UNCERTAIN, Reason.BACKEND_FAILED)
         return run.outcome(Result.NOTHING_SENT, run.why_nothing(fed, ended_by_itself))
     if uri.scheme in {"ipp", "ipps"}:
-        return await run.ask(fed, clock, trust)
+        return await run.ask(fed, clock, prepared.trust)
     return run.judge_bytes(fed)
 
 
