@@ -12,6 +12,7 @@ from tests.fuzz.mutations import mutated_text
 from pullprint.model.ticket import Ticket
 from pullprint.wire import signature
 from pullprint.wire.jws import StatementRefused
+from pullprint.wire.node import ACCOUNT_KIND, AccountStatement, sign_account, verify_account
 from pullprint.wire.order import KIND, Order, sign_order, verify_order
 from pullprint.wire.signature import SignatureRefused
 
@@ -81,6 +82,41 @@ def test_any_field_in_a_header_is_refused_unless_it_means_nothing(fields: dict[s
 def test_any_claims_with_a_good_signature_are_refused_or_an_order_for_here(claims: object) -> None:
     order = refused_or_order(signed(json.dumps({"alg": "Ed25519", "typ": KIND}).encode(), json.dumps(claims).encode()))
     assert order is None or (order.iss, order.aud) == ("acme", NODE)
+
+
+STATEMENT = AccountStatement(iss="acme", aud=NODE, iat=NOW, account="ada", user="ada@example.com")
+ACCOUNT_TOKEN = sign_account(STATEMENT, KEY.private_bytes_raw())
+
+
+def refused_or_user(token: str) -> str:
+    try:
+        return verify_account(token, PIN, NODE, "acme", "ada", NOW)
+    except StatementRefused as error:
+        assert error.sentence.isprintable()
+        return ""
+
+
+@given(mutated_text(ACCOUNT_TOKEN, BASE64))
+def test_a_broken_account_statement_is_refused(token: str) -> None:
+    user = refused_or_user(token)
+    assert not user or (user == STATEMENT.user and token.rsplit(".", 1)[0] == ACCOUNT_TOKEN.rsplit(".", 1)[0])
+
+
+@given(
+    st.builds(
+        lambda name, value: json.loads(STATEMENT.model_dump_json()) | {name: value},
+        st.sampled_from(["iss", "aud", "iat", "account"]),
+        _JSON,
+    )
+)
+def test_an_account_statement_about_anything_else_is_refused(claims: dict[str, Any]) -> None:
+    token = signed(json.dumps({"alg": "Ed25519", "typ": ACCOUNT_KIND}).encode(), json.dumps(claims).encode())
+    assert refused_or_user(token) == ""
+
+
+def test_an_order_is_no_account_statement_and_the_other_way_round() -> None:
+    assert refused_or_user(ACCOUNT_TOKEN) == STATEMENT.user
+    assert refused_or_user(TOKEN) == "" and refused_or_order(ACCOUNT_TOKEN) is None
 
 
 HEADERS = signature.sign(KEY, NODE, "POST", "/node/v1/events", "", b"{}", NOW)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pullprint.model.owner import CODE, RuleRefused, check_rule, new_code, owner_of, tidy_code
+from pullprint.model.owner import CODE, RuleRefused, check_rule, is_account, new_code, owner_of, tidy_code, user_of
 
 USERS = frozenset({"alice@example.com", "bob@example.com", "root", "a@b@example.com", "alice"})
 RULE = "{user}@example.com"
@@ -33,6 +33,17 @@ def test_an_account_becomes_the_user_of_the_rule() -> None:
 )
 def test_a_name_that_is_no_account_or_no_user_owns_nothing(submitter: str) -> None:
     assert owner_of(submitter, RULE, USERS) == ""
+
+
+def test_what_a_user_said_of_an_account_comes_before_the_rule() -> None:
+    accounts = {"alice": "bob@example.com", "shared": "alice@example.com"}
+    assert user_of("alice", accounts, RULE, USERS) == "bob@example.com"
+    assert user_of("shared", accounts, "", ()) == "alice@example.com", "also where the rule knows nobody"
+    assert user_of("bob", accounts, RULE, USERS) == "bob@example.com"
+    assert user_of("Alice", accounts, "", USERS) == "", "accounts are told apart by case"
+    for stranger in ("", "carol", "alice ", "alice\0"):
+        assert user_of(stranger, accounts, RULE, USERS) == ""
+    assert is_account("ada.l-1@corp") and not any(map(is_account, ("", "a b", "a\n", "-a", "ä", "a" * 65)))
 
 
 def test_without_a_rule_every_job_waits_to_be_claimed() -> None:

@@ -73,11 +73,46 @@ session = Table(
     Column("created", Double, nullable=False),
     Column("used", Double, nullable=False),
     Column("expires", Double, nullable=False),
+    Column("id", Text, nullable=False, default=""),  # for its user's list; no secret
+    Column("name", Text, nullable=False, default=""),  # browser and system, for people
+    Column("remember", Boolean, nullable=False, default=False),
     ForeignKeyConstraint(
         ["organisation", "user"], ["user_account.organisation", "user_account.name"], ondelete="CASCADE"
     ),
     Index(None, "expires"),
     Index(None, "organisation", "user"),
+)
+
+account = Table(  # local accounts of nodes that users said are theirs
+    "account",
+    metadata,
+    Column("node", Text, ForeignKey("node.id"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("organisation", Text, nullable=False),
+    Column("user", Text, nullable=False),
+    Column("created", Double, nullable=False),
+    ForeignKeyConstraint(
+        ["organisation", "user"], ["user_account.organisation", "user_account.name"], ondelete="CASCADE"
+    ),
+    Index(None, "organisation", "user"),
+)
+
+login = Table(  # device codes (RFC 8628) that wait for an answer
+    "login",
+    metadata,
+    Column("device_hash", LargeBinary, primary_key=True),  # SHA-256
+    Column("organisation", Text, nullable=False),
+    Column("user_hash", LargeBinary, nullable=False),  # SHA-256 of the code that a person types
+    Column("node", Text, ForeignKey("node.id"), nullable=False),
+    Column("account", Text, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("expires", Double, nullable=False),
+    Column("interval", BigInteger, nullable=False),  # seconds
+    Column("polled", Double, nullable=False),
+    Column("answer", Text, nullable=False, default=""),  # ``allowed`` or ``denied``
+    Column("user", Text, nullable=False, default=""),
+    UniqueConstraint("organisation", "user_hash"),
+    Index(None, "expires"),
 )
 
 join_code = Table(
@@ -146,8 +181,14 @@ printer = Table(
     Column("place", Text, nullable=False),
     Column("uri", Text, nullable=False),
     Column("created", Double, nullable=False),
+    Column("code", Text, nullable=False),  # short, to type
+    Column("ready", Boolean, nullable=True),
+    Column("trouble", Text, nullable=False, default=""),
+    Column("can", Text, nullable=False, default=""),  # JSON of wire.views.CapabilitiesView
+    Column("asked", Double, nullable=True),  # when a node told of it
     ForeignKeyConstraint(["organisation", "site"], ["site.organisation", "site.id"]),
     UniqueConstraint("organisation", "site", "name"),
+    UniqueConstraint("organisation", "code"),
 )
 
 job = Table(
@@ -183,8 +224,12 @@ job = Table(
     Column("ballot", BigInteger, nullable=False, default=0),  # the last one used
     Column("steps", BigInteger, nullable=False, default=0),  # the cloud's own steps of the trace
     Column("pages", BigInteger, nullable=True),  # that came out, as the printer counted
+    Column("printer_name", Text, nullable=False, default=""),  # where it was last released to
+    Column("trouble", Boolean, nullable=False, default=False),  # the last attempt came to nothing
+    Column("picture", LargeBinary, nullable=True),  # sealed; its key is on the holders
     ForeignKeyConstraint(["organisation", "site"], ["site.organisation", "site.id"]),
     Index(None, "organisation", "owner", "created"),
+    Index(None, "organisation", "owner", "ended", "id"),
     Index(None, "organisation", "claim_hash"),
     Index(None, "organisation", "cloud_key"),
     Index(None, "node", "ended"),

@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from pullprint.base.errors import PullprintError
 
@@ -29,16 +29,31 @@ def check_rule(rule: str) -> str:
 
 def owner_of(submitter: str, rule: str, users: Collection[str]) -> str:
     """The user that *submitter* is by *rule*, or empty: no rule, no such user, or a name that no account can have."""
-    if not rule or not _ACCOUNT.fullmatch(submitter):
+    if not rule or not is_account(submitter):
         return ""
     name = rule.replace("{user}", submitter).lower()
     return name if name in users else ""
+
+
+def user_of(account: str, accounts: Mapping[str, str], rule: str, users: Collection[str]) -> str:
+    """The user that a local account is: what that user has said of it (*accounts*) comes before the rule."""
+    return accounts.get(account, "") or owner_of(account, rule, users)
+
+
+def is_account(name: str) -> bool:
+    """Whether a local account may have this name."""
+    return _ACCOUNT.fullmatch(name) is not None
 
 
 def new_code() -> str:
     """A claim or join code: 40 random bits, like ``7KQ2-M9XD``."""
     letters = [secrets.choice(_CODE_ALPHABET) for _ in range(8)]
     return "".join(letters[:4]) + "-" + "".join(letters[4:])
+
+
+def new_printer_code() -> str:
+    """A short code to type instead of scanning a printer's QR code: 20 bits, like ``7KQ2``; no secret."""
+    return "".join(secrets.choice(_CODE_ALPHABET) for _ in range(4))
 
 
 def tidy_code(text: str) -> str:

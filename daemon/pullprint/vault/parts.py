@@ -1,4 +1,5 @@
-"""Key parts: one 32-byte part of a job for each party, HPKE-sealed to it, and nobody opens another's.
+"""Key parts: one 32-byte part of a job for each party, HPKE-sealed to it, and nobody opens another's; the keys of
+pictures and of uploads travel the same way.
 
 HPKE (RFC 9180), base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM; single shot. The *info* names
 the purpose, the job and the party, so that a slot cannot be used for anything else.
@@ -13,7 +14,7 @@ from pullprint.base.errors import PullprintError
 PART_SIZE = 32
 KEY_SIZE = 32
 SLOT_SIZE = 32 + PART_SIZE + 16
-"""Encapsulated key, part, tag."""
+"""Encapsulated key, part or key, tag."""
 
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
@@ -56,6 +57,36 @@ def open_for_release(sealed: bytes, private: bytes, *, job: str, order: str, key
     return _open(sealed, private, _release_info(job, order, key))
 
 
+def seal_picture_key(key: bytes, public: bytes, *, job: str) -> bytes:
+    """The key of the picture of *job*, for the page view that has the private half of *public*."""
+    return _seal(key, public, _info("picture", job))
+
+
+def open_picture_key(sealed: bytes, private: bytes, *, job: str) -> bytes:
+    """What `seal_picture_key` sealed. Raises PartRefused."""
+    return _open(sealed, private, _info("picture", job))
+
+
+def wrap_picture(sealed: bytes, public: bytes, *, job: str, key: str) -> bytes:
+    """The sealed picture of *job* on its way to the cloud, whose *key* has this *public* half."""
+    return _SUITE.encrypt(sealed, X25519PublicKey.from_public_bytes(public), _info("picture-report", job, key))
+
+
+def unwrap_picture(wrapped: bytes, private: bytes, *, job: str, key: str) -> bytes:
+    """What `wrap_picture` wrapped. Raises PartRefused."""
+    return _decrypt(wrapped, private, _info("picture-report", job, key))
+
+
+def seal_upload_key(key: bytes, public: bytes, *, upload: str) -> bytes:
+    """The key of an uploaded document, for the node whose day key has this *public* half; browsers do the same."""
+    return _seal(key, public, _info("upload", upload))
+
+
+def open_upload_key(sealed: bytes, private: bytes, *, upload: str) -> bytes:
+    """What `seal_upload_key` sealed. Raises PartRefused."""
+    return _open(sealed, private, _info("upload", upload))
+
+
 def _slot_info(job: str, party: str, key: str, generation: int) -> bytes:
     return _info("slot", job, party, key, str(generation))
 
@@ -78,6 +109,10 @@ def _seal(part: bytes, public: bytes, info: bytes) -> bytes:
 def _open(sealed: bytes, private: bytes, info: bytes) -> bytes:
     if len(sealed) != SLOT_SIZE:
         raise PartRefused(reason="it has the wrong length")
+    return _decrypt(sealed, private, info)
+
+
+def _decrypt(sealed: bytes, private: bytes, info: bytes) -> bytes:
     try:
         return _SUITE.decrypt(sealed, X25519PrivateKey.from_private_bytes(private), info)
     except (InvalidTag, ValueError) as error:

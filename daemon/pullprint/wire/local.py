@@ -13,6 +13,10 @@ request                               answer                who
 ``DELETE /v1/jobs/{id}``              `JobView`             owner, root
 ``GET /v1/doctor``                    list of `FindingView` anyone on this host
 ``POST /v1/join``                     `StatusView`          root and the daemon's own account: `JoinRequest`
+``POST /v1/login``                    `LoginView`           anyone on this host, for the calling account
+``GET /v1/login``                     `LoginView`           the same account: how it stands; ``?wait=S`` parks while
+                                                            nobody has answered
+``DELETE /v1/login``                  `LoginView`           the same account: it is not wanted any more
 ====================================  ====================  ==========================================================
 
 ``{id}`` may be the beginning of a job id, if it is unique among the caller's jobs.
@@ -22,4 +26,4 @@ SOCKET = "/run/pullprint/control.sock"
 BODY_LIMIT = 1 << 20
 ANSWER_LIMIT = 16 << 20
 WAIT_LIMIT = 25.0
-"""Seconds that a trace request parks at most."""
+"""Seconds that a request parks at most."""

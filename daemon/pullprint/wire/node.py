@@ -9,7 +9,18 @@ request                                  answer                  meaning
 ``POST /node/v1/reconcile`` `Holdings`   `Differences`           on every (re)connect: all that the node holds
 ``POST /node/v1/events`` `Events`        `Acknowledged`          what happened, in order, repeated until acknowledged
 ``POST /node/v1/releases`` `Ask`         `OrderItem`             for a terminal or a direct queue: an order, please
+``POST /node/v1/printers`` `PrinterStates` 204                   what printers said of themselves
+``POST /node/v1/pictures`` `PictureKeys`  204                    answers a `PictureItem`
+``GET /node/v1/uploads/{id}``            octets                  the sealed document of an `UploadItem`, once
+``POST /node/v1/uploads/{id}`` `UploadResult` 204                what became of it
+``POST /node/v1/logins`` `LoginAsk`      `LoginOffer`            device authorization request (RFC 8628, 3.1)
+``POST /node/v1/logins/token`` `TokenAsk` `Token`                device access token request (RFC 8628, 3.4)
+``POST /node/v1/logins/withdraw`` `TokenAsk` 204                 whoever asked has gone away: the codes are void
 =======================================  ======================  ===============================================
+
+The device flow has RFC 8628's names and error codes, in the JSON of this channel: a `Failure` with the code
+``authorization_pending``, ``slow_down``, ``access_denied``, ``expired_token`` or (RFC 6749, 5.2) ``invalid_grant``. The
+client is the node; its signature authenticates it.
 """
 
 from typing import Annotated, Literal
@@ -32,8 +43,10 @@ from pullprint.wire.types import (
     WireFacts,
     WireTicket,
 )
+from pullprint.wire.views import CapabilitiesView
 
 CONFIG_KIND = "pullprint-config+jwt"
+ACCOUNT_KIND = "pullprint-account+jwt"
 CONFIG_LIMIT = 16 << 20
 BODY_LIMIT = 16 << 20
 """Bytes of any request or answer on this channel."""
@@ -112,6 +125,8 @@ class SiteConfig(Message):
     """Seconds after which a held job expires."""
     public_url: Text
     """Where people open the cloud's page."""
+    accounts: dict[str, str] = Field(default_factory=dict, max_length=10_000)
+    """Local accounts of this node that users said are theirs, with those users; they come before *owner_rule*."""
 
 
 class SignedConfig(Message):
@@ -129,7 +144,8 @@ class JobReport(Message):
     job: JobId
     job_uuid: Name
     cups_job_id: Count
-    queue: Name
+    queue: Annotated[str, Field(max_length=255)]
+    """Empty for an upload."""
     owner: Annotated[str, Field(max_length=255)]
     submitter: Annotated[str, Field(max_length=255)]
     host: Annotated[str, Field(max_length=255)]
@@ -186,8 +202,24 @@ class TraceReport(Message):
     detail: dict[str, str] = Field(default_factory=dict, max_length=32)
 
 
+class PictureReport(Message):
+    """A small picture of a job's first page, sealed with a key that stays on the holders (`wire.api.Picture`).
+
+    On its way it is also HPKE-sealed to *cloud_key* (`vault.parts.wrap_picture`): a stolen host has the key, and
+    perhaps this report, which it could not deliver or has delivered only just now.
+    """
+
+    kind: Literal["picture"] = "picture"
+    job: JobId
+    cloud_key: Id
+    picture: Blob
+
+
 Report = Annotated[
-    Annotated[JobReport, Tag("job")] | Annotated[StateReport, Tag("state")] | Annotated[TraceReport, Tag("trace")],
+    Annotated[JobReport, Tag("job")]
+    | Annotated[StateReport, Tag("state")]
+    | Annotated[TraceReport, Tag("trace")]
+    | Annotated[PictureReport, Tag("picture")],
     Discriminator("kind"),
 ]
 
@@ -303,8 +335,33 @@ class ConfigItem(Message):
     seq: Count
 
 
+class PictureItem(Message):
+    """The owner looks at the list: seal the keys of these jobs' pictures to *public*, in `PictureKeys`."""
+
+    kind: Literal["picture"] = "picture"
+    seq: Count
+    request: Id
+    public: Key
+    jobs: Annotated[tuple[JobId, ...], Field(max_length=32)]
+
+
+class UploadItem(Message):
+    """A user uploads a document, sealed to this node's day key *key*: fetch it, make it a held job of *owner*."""
+
+    kind: Literal["upload"] = "upload"
+    seq: Count
+    upload: Id
+    key: Id
+    owner: Name
+    title: Name
+    content_type: Name
+    size: Count
+
+
 Item = Annotated[
     Annotated[OrderItem, Tag("order")]
+    | Annotated[PictureItem, Tag("picture")]
+    | Annotated[UploadItem, Tag("upload")]
     | Annotated[CancelItem, Tag("cancel")]
     | Annotated[OwnerItem, Tag("owner")]
     | Annotated[SettleItem, Tag("settle")]
@@ -318,6 +375,86 @@ class InboxAnswer(Message):
 
     items: tuple[Item, ...]
     now: float
+
+
+class PictureKeys(Message):
+    """Keys of pictures by job, HPKE-sealed to the public key that asked; those that this node has."""
+
+    request: Id
+    keys: dict[JobId, Blob] = Field(max_length=32)
+
+
+class UploadResult(Message):
+    """What became of an upload: a held *job*, or the *sentence* that its user reads."""
+
+    job: Annotated[str, Field(max_length=32)] = ""
+    code: Annotated[str, Field(max_length=64)] = ""
+    sentence: Annotated[str, Field(max_length=1_000)] = ""
+
+
+class PrinterState(Message):
+    """What a printer said of itself."""
+
+    printer: Id
+    ready: bool
+    trouble: Text = ""
+    can: CapabilitiesView | None = None
+    """None: it did not say, or has no words for it (socket, lpd)."""
+
+
+class PrinterStates(Message):
+    """What printers of the site said, asked by this node."""
+
+    printers: Annotated[tuple[PrinterState, ...], Field(max_length=1_000)]
+
+
+class LoginAsk(Message):
+    """A local account of this node wants to be a user."""
+
+    account: Name
+
+
+class LoginOffer(Message):
+    """Device authorization response (RFC 8628, 3.2)."""
+
+    device_code: Name
+    user_code: Name
+    verification_uri: Text
+    verification_uri_complete: Text
+    expires_in: Count
+    interval: Count
+
+
+class TokenAsk(Message):
+    """Device access token request (RFC 8628, 3.4)."""
+
+    grant_type: Literal["urn:ietf:params:oauth:grant-type:device_code"] = "urn:ietf:params:oauth:grant-type:device_code"
+    device_code: Name
+
+
+TOKEN_LIMIT = 8_192
+FRESH = 60
+"""Seconds between the signing of an account statement and its arrival."""
+
+
+class Token(Message):
+    """The account is the user's; the node's configuration, which is new now, says so too."""
+
+    access_token: Annotated[str, Field(max_length=TOKEN_LIMIT)]
+    """A JWS of `ACCOUNT_KIND` by the order key: an `AccountStatement`."""
+    token_type: Literal["N_A"] = "N_A"  # noqa: S105
+    """It is a statement, and gives access to nothing (RFC 8693, 2.2.1)."""
+    user: Name
+
+
+class AccountStatement(Message):
+    """This local account of this node is that user; fresh for `FRESH` seconds."""
+
+    iss: Id
+    aud: NodeId
+    iat: Seconds
+    account: Name
+    user: Name
 
 
 class Failure(Message):
@@ -338,3 +475,18 @@ def verify_config(token: str, pin: bytes, node: str) -> SiteConfig:
     if config.node != node:
         raise jws.StatementRefused(reason="the configuration is another node's")
     return config
+
+
+def sign_account(statement: AccountStatement, key: bytes) -> str:
+    """The JWS of *statement*; *key* is the organisation's raw Ed25519 private key."""
+    return jws.sign(statement, ACCOUNT_KIND, key)
+
+
+def verify_account(token: str, pin: bytes, node: str, organisation: str, account: str, now: float) -> str:
+    """The user that *account* of this *node* is by the fresh statement in *token*. Raises StatementRefused."""
+    statement = jws.verify(token, ACCOUNT_KIND, AccountStatement, pin, TOKEN_LIMIT)
+    if (statement.iss, statement.aud, statement.account) != (organisation, node, account):
+        raise jws.StatementRefused(reason="it is about another account, node or organisation")
+    if abs(now - statement.iat) > FRESH:
+        raise jws.StatementRefused(reason="it is an old one")
+    return statement.user

@@ -33,6 +33,16 @@ class JobView(Message):
     """Shown to the submitter of a job without an owner only."""
     doubtful: tuple[int, ...] = ()
     """Ballots that must be named to print an uncertain job again."""
+    site: str = ""
+    trouble: bool = False
+    """The last attempt to print it came to nothing; the sentence says why."""
+    printer: str = ""
+    """Name of the printer that it is or was sent to."""
+    printed: Count | None = None
+    """Pages that came out so far, as the printer counts; of an ended job: all of them."""
+    picture: bool = False
+    """There is a picture of its first page: see `PicturesRequest`."""
+    ended: Count | None = None
 
 
 class StepView(Message):
@@ -45,12 +55,34 @@ class StepView(Message):
     detail: dict[str, str] = Field(default_factory=dict)
 
 
+class CapabilitiesView(Message):
+    """What a printer can do, in IPP's own words; only what it said itself."""
+
+    color: bool | None = None
+    """None: it did not say."""
+    sides: Annotated[tuple[str, ...], Field(max_length=16)] = ()
+    """``one-sided``, ``two-sided-long-edge``, ``two-sided-short-edge``; empty: it did not say."""
+    media: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    """PWG 5101.1 names such as ``iso_a4_210x297mm``; those that are loaded, if it says so, come first."""
+    page_ranges: bool = False
+    copies: Annotated[int, Field(ge=1, le=9_999)] = 1
+    """The most copies of one job; 1 also where it did not say."""
+
+
 class PrinterView(Message):
     """A printer to choose."""
 
     id: str
     name: str
     place: str = ""
+    site: str = ""
+    code: str = ""
+    """Short, to type instead of scanning the QR code; unique in the organisation. Not a secret."""
+    ready: bool | None = None
+    """Whether it answered lately; None: nobody has asked it."""
+    trouble: str = ""
+    """What it complains of, such as «The printer is out of paper.»"""
+    can: CapabilitiesView | None = None
 
 
 class ReleaseRequest(Message):
@@ -107,3 +139,24 @@ class JoinRequest(Message):
     code: Annotated[str, Field(max_length=64)]
     authority: Annotated[str, Field(max_length=65_536)] = ""
     """PEM of a private CA that the cloud's certificate comes from; empty for the system's."""
+
+
+class LoginRequest(Message):
+    """``pullprint login``: the caller's local account wants to be a user of the organisation."""
+
+
+class LoginView(Message):
+    """A device authorization response (RFC 8628, 3.2) and how it stands."""
+
+    user_code: str
+    verification_uri: str
+    verification_uri_complete: str
+    """With the code in it: what the QR code says."""
+    expires_in: Count
+    """Seconds from now."""
+    interval: Count
+    """Seconds between two looks at it."""
+    state: str = "pending"
+    """``pending``, ``allowed``, ``denied`` or ``expired``."""
+    user: str = ""
+    """Who allowed it."""
