@@ -13,7 +13,16 @@ from pullprint.model.facts import Facts
 from pullprint.model.states import State
 from pullprint.model.ticket import Ticket
 from pullprint.wire.types import Message
-from pullprint.wire.views import FindingView, JobView, JoinRequest, PrinterView, ReleaseRequest, StatusView, StepView
+from pullprint.wire.views import (
+    FindingView,
+    JobView,
+    JoinRequest,
+    LoginView,
+    PrinterView,
+    ReleaseRequest,
+    StatusView,
+    StepView,
+)
 
 Way = list[tuple[State, str, str]]
 """What happens after a release: state, event, sentence."""
@@ -70,6 +79,8 @@ class Standin:
     traces: dict[str, list[StepView]] = field(default_factory=dict)
     releases: list[tuple[str, ReleaseRequest]] = field(default_factory=list)
     joins: list[JoinRequest] = field(default_factory=list)
+    login: LoginView | None = None
+    """How the caller's login stands; a question for it parks until it has moved."""
     requests: list[str] = field(default_factory=list)
     raw: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
     """Answers everything in place of the routes."""
@@ -105,6 +116,9 @@ class Standin:
                 web.post("/v1/jobs/{id}/settle", self._settle),
                 web.delete("/v1/jobs/{id}", self._delete),
                 web.post("/v1/join", self._join),
+                web.post("/v1/login", self._begin_login),
+                web.get("/v1/login", self._login),
+                web.delete("/v1/login", self._withdraw_login),
             ]
         )
         return app
@@ -180,6 +194,34 @@ class Standin:
         self.status = StatusView(version="0.1.0", joined=True, name="desk", organisation="Example", site="Berlin",
                                  cloud=self.joins[-1].cloud, connected=True)  # fmt: skip
         return _answer(self.status)
+
+    def answer_login(self, state: str, user: str = "") -> None:
+        """Somebody has answered on the page."""
+        assert self.login is not None
+        self.login = self.login.model_copy(update={"state": state, "user": user})
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    async def _begin_login(self, _: web.Request) -> web.Response:
+        uri = "https://print.example.com/login"
+        self.login = LoginView(user_code="7KQ2-M9XD", verification_uri=uri, expires_in=599, interval=3,
+                               verification_uri_complete=f"{uri}?code=7KQ2-M9XD")  # fmt: skip
+        return _answer(self.login, status=201)
+
+    async def _login(self, request: web.Request) -> web.Response:
+        assert self.login is not None
+        if self.login.state == "pending":
+            try:
+                async with asyncio.timeout(int(request.query.get("wait", "0"))):
+                    await self._moved.wait()
+            except TimeoutError:
+                pass
+        return _answer(self.login)
+
+    async def _withdraw_login(self, _: web.Request) -> web.Response:
+        self.answer_login("expired")
+        assert self.login is not None
+        return _answer(self.login)
 
 
 def _answer(*views: Message, many: bool = False, status: int = 200) -> web.Response:

@@ -138,18 +138,31 @@ async def test_join_sends_the_ca_and_tells_where_the_host_is_now(daemon: Standin
 
 async def test_version_and_help(socket: Path) -> None:
     assert (await on_pipes(socket, "--version")).out == f"pullprint {__version__}\n"
-    for command in ("", "jobs", "release", "cancel", "settle", "trace", "printers", "status", "doctor", "join"):
+    for command in (
+        "",
+        "jobs",
+        "release",
+        "cancel",
+        "settle",
+        "trace",
+        "printers",
+        "status",
+        "doctor",
+        "login",
+        "join",
+    ):
         shown = await on_pipes(socket, *([command] if command else []), "--help")
         assert shown.code == 0 and "usage: pullprint" in shown.out
 
 
 def test_the_commands_answers_have_the_fields_of_the_views() -> None:
     pairs = [
-        (answers.Job, views.JobView, set()),
+        (answers.Job, views.JobView, {"site", "trouble", "printer", "printed", "picture", "ended"}),
         (answers.Step, views.StepView, {"detail"}),
-        (answers.Printer, views.PrinterView, set()),
+        (answers.Printer, views.PrinterView, {"site", "code", "ready", "trouble", "can"}),
         (answers.Finding, views.FindingView, set()),
         (answers.Status, views.StatusView, set()),
+        (answers.Login, views.LoginView, set()),
     ]
     for ours, wire, left_out in pairs:
         assert set(ours.__dataclass_fields__) - {"raw"} == set(wire.model_fields) - left_out
@@ -161,4 +174,6 @@ async def test_a_start_on_a_pipe_loads_nothing_heavy() -> None:
     ran = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, timeout=30
     )
-    assert set(ran.stdout.split()) & {"pullprint", "aiohttp", "pydantic", "asyncio", "typer", "rich"} == {"pullprint"}
+    assert set(ran.stdout.split()) & {"pullprint", "aiohttp", "pydantic", "asyncio", "typer", "rich", "segno"} == {
+        "pullprint"
+    }

@@ -201,6 +201,34 @@ class Status:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Login:
+    """`wire.views.LoginView`."""
+
+    raw: Mapping[str, object]
+    user_code: str
+    verification_uri: str
+    verification_uri_complete: str
+    expires_in: int
+    interval: int
+    state: str
+    user: str
+
+    @classmethod
+    def from_json(cls, value: object) -> Self:
+        f = _Fields(value)
+        return cls(
+            raw=f.raw,
+            user_code=f.text("user_code"),
+            verification_uri=f.text("verification_uri"),
+            verification_uri_complete=f.text("verification_uri_complete"),
+            expires_in=f.count("expires_in"),
+            interval=f.count("interval"),
+            state=f.text("state", "pending"),
+            user=f.text("user", ""),
+        )
+
+
 def one(read: Callable[[object], Answer], value: object) -> Answer:
     """*value* as the answer that *read* makes of it; raises Malformed, also for what a model refuses."""
     try:

@@ -32,7 +32,7 @@ exit codes:
   2  the command line is wrong         5  uncertain: it may have been printed
 
 --json prints the answer of pullprintd as it is, one JSON document on one line (`trace --follow`: one for each
-step); failures are then {"code": …, "sentence": …} on standard error.
+step; `login`: one when it begins and one when it ends); failures are then {"code": …, "sentence": …} on standard error.
 
 environment: PULLPRINT_SOCKET (like --socket), NO_COLOR, COLUMNS
 """
@@ -136,6 +136,12 @@ def parser() -> argparse.ArgumentParser:
     command("printers", "list the printers of this site")
     command("status", "tell how this host and its way to the cloud are")
     command("doctor", "look for what is wrong with printing on this host")
+    login = command(
+        "login",
+        "say on the page that your account on this host is you",
+        "  pullprint login            shows a code, and a QR code for your phone\n",
+    )
+    login.add_argument("--qr", action="store_true", help="the QR code also where standard output is not a terminal")
     join = command(
         "join",
         "make this host a node of an organisation (root)",

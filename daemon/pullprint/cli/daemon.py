@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pullprint.cli import answers
-from pullprint.cli.answers import Finding, Job, Printer, Status, Step
+from pullprint.cli.answers import Finding, Job, Login, Printer, Status, Step
 from pullprint.cli.client import QUICK, SLOW, Client
 from pullprint.cli.errors import BrokenAnswer
 
@@ -53,6 +53,17 @@ class Daemon:
     def join(self, cloud: str, code: str, authority: str) -> Status:
         body: dict[str, object] = {"cloud": cloud, "code": code, "authority": authority}
         return self._one(Status.from_json, self._client.post("/v1/join", body))
+
+    def login(self) -> Login:
+        """Begin one for the account that runs this command."""
+        return self._one(Login.from_json, self._client.post("/v1/login", {}))
+
+    def login_state(self, wait: int) -> Login:
+        """How it stands; waits up to *wait* seconds for an answer on the page."""
+        return self._one(Login.from_json, self._client.get(f"/v1/login?wait={wait}", QUICK + wait))
+
+    def withdraw_login(self) -> Login:
+        return self._one(Login.from_json, self._client.delete("/v1/login", QUICK))
 
     def _one(self, read: Callable[[object], Answer], value: object) -> Answer:
         try:

@@ -68,6 +68,10 @@ def _carry_out(asked: argparse.Namespace, daemon: Daemon, terminal: Terminal) ->
             return host.printers(daemon, terminal)
         case "status":
             return host.status(daemon, terminal)
+        case "login":
+            from pullprint.cli.login import login
+
+            return login(daemon, terminal, qr=asked.qr)
         case "doctor":
             return host.doctor(daemon, terminal)
         case _:

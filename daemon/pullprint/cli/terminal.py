@@ -23,6 +23,8 @@ CELL_LIMIT = 255
 GIVING = 8
 """Columns of the screen that a column which is cut keeps."""
 GAP = 2
+_HALVES = {(False, False): "█", (False, True): "▀", (True, False): "▄", (True, True): " "}
+"""By whether the upper and the lower module are dark: light ones are drawn, as on a dark screen."""
 ASK_LIMIT = 3
 """Wrong answers to one question."""
 
@@ -133,6 +135,27 @@ class Terminal:
         for subject, text in pairs:
             grid.add_row(_styled(subject.text, subject.style, CELL_LIMIT), _styled(text, "", SENTENCE_LIMIT))
         self._console().print(grid)
+
+    def qr_code(self, dark: Sequence[Sequence[bool]]) -> None:
+        """A QR code, its quiet zone included, two modules to a character; none where it does not fit or blocks are
+        unknown, for a broken one is worse. A terminal gets black and white, whatever its own colours are.
+        """
+        rows = [*dark, [True] * len(dark[0])]  # a last one for an odd number
+        pairs = zip(rows[0::2], rows[1::2], strict=False)
+        lines = ["".join(_HALVES[half] for half in zip(upper, lower, strict=True)) for upper, lower in pairs]
+        try:
+            "".join(lines).encode(sys.stdout.encoding or "ascii")
+        except UnicodeEncodeError:
+            return
+        if not self.draws:
+            sys.stdout.write("\n".join(lines) + "\n")
+            sys.stdout.flush()
+            return
+        from rich.text import Text
+
+        console = self._console()
+        if console.width >= len(lines[0]):
+            console.print(Text("\n".join(lines), style="#ffffff on #000000", no_wrap=True))
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:

@@ -11,12 +11,14 @@ from pullprint.base.errors import BadRequest, NotFound
 from pullprint.cloud import inbox, keys, organisations
 from pullprint.cloud.bus import count_change
 from pullprint.cloud.store import Transaction
-from pullprint.cloud.tables import node, organisation, printer, site, user_account
+from pullprint.cloud.tables import account, node, organisation, printer, site, user_account
 from pullprint.model import owner
 from pullprint.wire.node import PartyKey, Printer, SiteConfig, sign_config
 
 HOLD_MINIMUM = 60
 HOLD_LIMIT = 30 * 86_400
+ACCOUNTS_LIMIT = 10_000
+"""Local accounts of one node in its configuration (`wire.node.SiteConfig`): the latest ones."""
 NETWORKS_LIMIT = 64
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -90,6 +92,15 @@ def changed(t: Transaction, organisation_id: str, site_id: str | None = None) ->
     count_change(t, organisation_id)
 
 
+def changed_for(t: Transaction, node_id: str) -> None:
+    """The configuration of one node is a new one; the rest of its site is not told, because theirs says the same."""
+    row = t.one(select(node.c.organisation, node.c.site).where(node.c.id == node_id))
+    assert row is not None
+    of_node = (site.c.organisation == row.organisation, site.c.id == row.site)
+    t.run(update(site).where(*of_node).values(revision=site.c.revision + 1))
+    inbox.put_config(t, node_id)
+
+
 def signed_config(t: Transaction, node_id: str, public_url: str) -> str:
     """The configuration for a node, as JWS; hosts that are not managed are told of no users. Raises NotFound."""
     row = t.one(
@@ -103,6 +114,8 @@ def signed_config(t: Transaction, node_id: str, public_url: str) -> str:
     users = select(user_account.c.name).where(user_account.c.organisation == row.organisation).order_by("name")
     printers = select(printer.c.id, printer.c.name, printer.c.place, printer.c.uri)
     printers = printers.where(printer.c.organisation == row.organisation, printer.c.site == row.id)
+    accounts = select(account.c.name, account.c.user).where(account.c.node == node_id)
+    accounts = accounts.order_by(account.c.created.desc()).limit(ACCOUNTS_LIMIT)
     key = keys.newest(t, row.organisation)
     config = SiteConfig(
         revision=row.revision,
@@ -118,5 +131,6 @@ def signed_config(t: Transaction, node_id: str, public_url: str) -> str:
         cloud_key=PartyKey(key=key.id, public=key.public, expires=int(key.expires)),
         hold=row.hold,
         public_url=public_url,
+        accounts={a.name: a.user for a in t.all(accounts)},
     )
     return sign_config(config, row.order_key)

@@ -35,6 +35,8 @@ SIGN_IN_NAME = Limit("sign-in-name", 30, 900)
 SIGN_IN_ADDRESS = Limit("sign-in-address", 60, 900)
 CLAIM_USER = Limit("claim-user", 10, 600)
 CLAIM_ADDRESS = Limit("claim-address", 60, 600)
+LOGIN_USER = Limit("login-user", 10, 600)
+LOGIN_ADDRESS = Limit("login-address", 60, 600)
 ENROL_ADDRESS = Limit("enrol-address", 30, 600)
 
 

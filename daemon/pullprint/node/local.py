@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from pullprint.base.errors import BadRequest, NotAllowed, PullprintError
 from pullprint.base.peer import peer_uid
-from pullprint.model.owner import owner_of
 from pullprint.model.states import Event, State, WrongState
 from pullprint.node.channel import Channel
 from pullprint.node.holder import Holder
+from pullprint.node.logins import Logins
 from pullprint.node.site import Site
 from pullprint.vault.index import Index
 from pullprint.vault.record import Record, Step
@@ -25,6 +25,7 @@ from pullprint.wire.views import (
     FindingView,
     JobView,
     JoinRequest,
+    LoginRequest,
     PrinterView,
     ReleaseRequest,
     StatusView,
@@ -45,6 +46,7 @@ class Control(Protocol):
     async def doctor(self) -> list[FindingView]: ...
     async def join(self, request: JoinRequest) -> None: ...
     def channel(self) -> Channel: ...
+    def logins(self) -> Logins: ...
 
 
 class NotYours(NotAllowed):
@@ -103,6 +105,9 @@ class LocalApi:
                 web.get("/v1/printers", self._printers),
                 web.get("/v1/doctor", self._doctor),
                 web.post("/v1/join", self._join),
+                web.post("/v1/login", self._begin_login),
+                web.get("/v1/login", self._login),
+                web.delete("/v1/login", self._withdraw_login),
                 web.get("/v1/jobs", self._jobs),
                 web.get("/v1/jobs/{id}", self._job),
                 web.get("/v1/jobs/{id}/trace", self._trace),
@@ -129,6 +134,20 @@ class LocalApi:
             raise NotYours
         await self._control.join(await _body(request, JoinRequest))
         return _answer(await self._control.status())
+
+    async def _begin_login(self, request: web.Request) -> web.Response:
+        caller = await self._caller(request)
+        await _body(request, LoginRequest)
+        return _answer(await self._control.logins().begin(caller.account), status=201)
+
+    async def _login(self, request: web.Request) -> web.Response:
+        caller = await self._caller(request)
+        wait = min(_number(request, "wait", 0), WAIT_LIMIT)
+        return _answer(await self._control.logins().look(caller.account, wait))
+
+    async def _withdraw_login(self, request: web.Request) -> web.Response:
+        caller = await self._caller(request)
+        return _answer(await self._control.logins().withdraw(caller.account))
 
     async def _jobs(self, request: web.Request) -> web.Response:
         caller = await self._caller(request)
@@ -203,8 +222,7 @@ class LocalApi:
             account = (await asyncio.to_thread(pwd.getpwuid, uid)).pw_name
         except KeyError:
             account = ""
-        rule, users = (self._site.config.owner_rule, self._site.config.users) if self._site.joined else ("", ())
-        return Caller(uid, account, owner_of(account, rule, users))
+        return Caller(uid, account, self._site.user_of(account) if self._site.joined else "")
 
     def _view(self, record: Record) -> JobView:
         return JobView(

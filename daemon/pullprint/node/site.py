@@ -10,6 +10,7 @@ from pullprint.base.bell import Bell
 from pullprint.base.clock import Clock
 from pullprint.base.errors import NotFound, PullprintError
 from pullprint.base.files import replace
+from pullprint.model import owner
 from pullprint.model.uri import Network
 from pullprint.wire.node import Printer, SiteConfig, verify_config
 
@@ -121,6 +122,11 @@ class Site:
         """What the cloud's clock showed when our monotonic one showed *monotonic*."""
         offset = self._offset if self._offset is not None else self._clock.now() - self._clock.monotonic()
         return monotonic + offset
+
+    def user_of(self, account: str) -> str:
+        """The user that a local account of this host is, or empty. Raises NotJoined."""
+        config = self.config
+        return owner.user_of(account, config.accounts, config.owner_rule, config.users)
 
     @property
     def networks(self) -> tuple[Network, ...]:
