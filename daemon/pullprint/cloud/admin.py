@@ -21,7 +21,7 @@ from pullprint.base import config as config_file
 from pullprint.base import files
 from pullprint.base.clock import SystemClock
 from pullprint.base.errors import BadRequest, ConfigError
-from pullprint.cloud import enrolment, nodes, organisations, printers, sites, tls, users
+from pullprint.cloud import enrolment, nodes, organisations, printers, signs, sites, tls, users
 from pullprint.cloud.config import DEFAULT_FILE, Settings
 from pullprint.cloud.store import opened
 
@@ -199,6 +199,31 @@ def printer_remove(
     with opened(settings(config).database_url, SystemClock()) as store:
         store.transact(printers.remove, organisation, site, which)
     _say("It is gone; nothing can be released there any more.")
+
+
+@printer_cli.command("sign")
+def printer_sign(
+    organisation: Organisation,
+    which: Annotated[str, typer.Argument(metavar="PRINTER", help="Its id, code or name.")],
+    out: Annotated[Path, typer.Option(help="A .pdf is a sheet to hang up, A5; .png and .svg are the QR code alone.")],
+    config: ConfigOption = None,
+) -> None:
+    """Make a printer's sign."""
+    chosen = settings(config)
+    kind = out.suffix.lower().removeprefix(".")
+    if kind not in signs.KINDS:
+        raise BadRequest(reason=f"the name of a sign's file ends in .{', .'.join(signs.KINDS)}")
+    if not chosen.public_url:
+        raise ConfigError(path=config or DEFAULT_FILE, reason="a sign needs public_url, the address that lasts")
+    with opened(chosen.database_url, SystemClock()) as store:
+        printer_id = store.transact(printers.meant, organisation, which)
+        sign = store.transact(signs.sign, organisation, printer_id, chosen.public_url)
+    made = signs.KINDS[kind][1](sign)
+    try:
+        files.replace(out, made, 0o644)
+    except OSError as error:
+        raise ConfigError(path=out, reason=error.strerror or "it cannot be written") from error
+    _say(f"{out} is the sign of {sign.name}: it leads to {sign.url}, and its code is {sign.code}.")
 
 
 @node_cli.command("list")

@@ -46,6 +46,13 @@ class NoAnswer(PullprintError):
     http_status = 502
 
 
+class NotReached(NoAnswer):
+    """The printer at {host} does not answer: it is switched off, asleep or not on the network. Your document is still
+    held."""
+
+    code = "printer-not-reached"
+
+
 class Answer:
     """The parts of an IPP answer that are ever needed."""
 
@@ -114,7 +121,7 @@ class IppClient:
                     raise NoAnswer(host=self._uri.host, reason=f"HTTP status {response.status}")
                 body = await _bounded(response)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            raise NoAnswer(host=self._uri.host, reason="it cannot be reached") from error
+            raise NotReached(host=self._uri.host) from error
         return read_answer(body, self._uri.host)
 
 

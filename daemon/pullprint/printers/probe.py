@@ -15,7 +15,7 @@ from pyipp.enums import IppOperation
 
 from pullprint.base.clock import Clock
 from pullprint.model.uri import PrinterUri
-from pullprint.printers.ipp import CONNECT_SECONDS, USER, IppClient, NoAnswer, number, text, words
+from pullprint.printers.ipp import CONNECT_SECONDS, USER, IppClient, NoAnswer, NotReached, number, text, words
 
 _WANTED = (
     "printer-name",
@@ -32,10 +32,12 @@ _WANTED = (
     "media-ready",
     "finishings-supported",
     "copies-supported",
+    "page-ranges-supported",
     "output-bin-supported",
     "print-quality-supported",
 )
 _STOPPED = 5
+STRANGE = "The printer answers, but not as a printer does. Tell who looks after the printers."
 OCTET_STREAM = "application/octet-stream"
 
 # RFC 8011 5.4.12, PWG 5100.9; the suffixes -error, -warning and -report are taken off first.
@@ -92,6 +94,8 @@ class Capabilities:
     qualities: tuple[int, ...] = ()
     copies: int | None = None
     """The most that it makes by itself."""
+    page_ranges: bool | None = None
+    """Whether it prints a part of a document."""
     trouble: str = ""
     """Why it does not answer."""
 
@@ -156,8 +160,10 @@ async def probe(uri: PrinterUri, clock: Clock, trust: Path | None = None) -> Cap
                 IppOperation.GET_PRINTER_ATTRIBUTES,
                 {"requesting-user-name": USER, "requested-attributes": list(_WANTED)},
             )
-    except NoAnswer as error:
-        return Capabilities(answers=False, checked=clock.now(), trouble=error.sentence)
+    except NotReached:
+        return Capabilities(answers=False, checked=clock.now())
+    except NoAnswer:
+        return Capabilities(answers=False, checked=clock.now(), trouble=STRANGE)
     if not answer.ok or not answer.printers:
         trouble = "The printer's address leads to a device that has no such printer."
         return Capabilities(answers=False, checked=clock.now(), trouble=trouble)
@@ -186,6 +192,7 @@ def _capabilities(group: Mapping[str, Any], now: float) -> Capabilities:
         finishings=_numbers(group, "finishings-supported"),
         qualities=_numbers(group, "print-quality-supported"),
         copies=copies[1] if isinstance(copies, list) and len(copies) == 2 and isinstance(copies[1], int) else None,
+        page_ranges=_flag(group, "page-ranges-supported"),
     )
 
 
