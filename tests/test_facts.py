@@ -4,20 +4,24 @@ import asyncio
 import io
 import json
 import os
+import random
 import socket
 import struct
 import sys
 import textwrap
+import time
+import zlib
 from pathlib import Path
 
 import pikepdf
 import pytest
+from PIL import Image
 
 from pullprint.base.clock import SystemClock
 from pullprint.model.facts import BadFacts, Facts, SheetSize
 from pullprint.node import facts as facts_module
 from pullprint.node import sandbox as sandbox_module
-from pullprint.node.facts import FactCounter, count_facts
+from pullprint.node.facts import PICTURE_WIDTH, Counted, FactCounter, count_facts, is_picture
 from pullprint.node.sandbox import Limits
 
 PROGRAM = Path(__file__).parent.parent / "filters" / "pullprint-facts"
@@ -72,6 +76,16 @@ async def counted(
     program: Path = PROGRAM,
     limits: Limits | None = None,
 ) -> Facts:
+    return (await looked_at(document, content_type, program=program, limits=limits)).facts
+
+
+async def looked_at(
+    document: bytes,
+    content_type: str = "application/pdf",
+    *,
+    program: Path = PROGRAM,
+    limits: Limits | None = None,
+) -> Counted:
     fd = os.memfd_create("document")
     try:
         os.write(fd, document)
@@ -82,9 +96,26 @@ async def counted(
 
 async def answer_of(tmp_path: Path, source: str, **limits: float) -> Facts:
     """The facts of a stand-in program with this *source*, counting any document."""
+    return (await said(tmp_path, source, **limits)).facts
+
+
+async def said(tmp_path: Path, source: str, **limits: float) -> Counted:
+    """What is believed of a stand-in program with this *source*, looking at any document."""
     program = tmp_path / "stand-in"
     program.write_text(textwrap.dedent(source))
-    return await counted(b"any", program=program, limits=Limits(**limits))  # type: ignore[arg-type]
+    return await looked_at(b"any", program=program, limits=Limits(**limits))  # type: ignore[arg-type]
+
+
+def shown(picture: bytes) -> Image.Image:
+    """A picture, decoded."""
+    with Image.open(io.BytesIO(picture), formats=["WEBP"]) as image:
+        return image.convert("RGB")
+
+
+def image_file(kind: str, image: Image.Image, **save: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **save)
+    return out.getvalue()
 
 
 class TestDocuments:
@@ -274,7 +305,7 @@ class TestHostileDocuments:
                 clock=SystemClock(),
                 limits=Limits(memory=192 << 20),
             )
-        assert found == Facts(1, 0, (SheetSize(25.4, 25.4, 1),))
+        assert found.facts == Facts(1, 0, (SheetSize(25.4, 25.4, 1),))
         assert await self._peak_memory(path) < 64 << 20
 
     async def _peak_memory(self, path: Path) -> int:
@@ -387,6 +418,178 @@ class TestLyingProgram:
         assert not any(str(tmp_path).encode() in command for command in commands)
 
 
+WHITE, INK = (255, 255, 255), (255, 0, 0)
+
+
+def near(pixel: object, color: tuple[int, int, int]) -> bool:
+    """WebP is lossy."""
+    assert isinstance(pixel, tuple)
+    return max(abs(a - b) for a, b in zip(pixel, color, strict=True)) < 24
+
+
+class TestPictures:
+    async def test_page_one_is_drawn_as_it_looks_and_the_others_are_not(self) -> None:
+        # A red square low on the left of page one; page two is red all over.
+        found = await looked_at(pdf((A4, RED), (A4, b"1 0 0 rg 0 0 600 900 re f")))
+        assert found.facts.pages == 2
+        image = shown(found.picture)
+        assert image.size == (PICTURE_WIDTH, 362)
+        scale = PICTURE_WIDTH / A4[0]
+        assert near(image.getpixel((round(150 * scale), round((842 - 150) * scale))), INK)
+        assert near(image.getpixel((round(400 * scale), round((842 - 150) * scale))), WHITE)
+        assert near(image.getpixel((round(150 * scale), round(150 * scale))), WHITE)
+
+    @pytest.mark.parametrize(
+        ("size", "expected"),
+        [((1000, 100), (256, 26)), ((100, 1000), (38, 384)), ((20, 20), (256, 256)), ((14_000, 3), (256, 1))],
+    )
+    async def test_any_shape_stays_within_its_bounds(
+        self, size: tuple[float, float], expected: tuple[int, int]
+    ) -> None:
+        assert shown((await looked_at(pdf((size, RED)))).picture).size == expected
+
+    async def test_noise_gets_small_enough(self) -> None:
+        noise = Image.frombytes("RGB", (900, 1200), random.Random(1).randbytes(900 * 1200 * 3))
+        for document, kind in [
+            (image_file("PNG", noise), "image/png"),
+            (image_file("PDF", noise, resolution=72), "application/pdf"),
+        ]:
+            picture = (await looked_at(document, kind)).picture
+            assert is_picture(picture) and 0 < len(picture) <= 24 << 10
+
+    async def test_images_are_drawn_upright_on_white_and_tell_nothing_else(self) -> None:
+        half = Image.new("RGB", (400, 200), INK)
+        half.paste((0, 0, 0), (200, 0, 400, 200))
+        exif = Image.Exif()
+        exif[0x0112] = 6  # turn it right by a quarter: what was left is above
+        exif[0x010E] = "taken at home"
+        for declared in ("image/jpeg", "application/octet-stream"):
+            found = await looked_at(image_file("JPEG", half, exif=exif), declared)
+            assert found.facts == Facts.unknown("unsupported")
+            image = shown(found.picture)
+            assert image.size == (192, 384)
+            assert near(image.getpixel((96, 90)), INK) and near(image.getpixel((96, 290)), (0, 0, 0))
+            assert b"home" not in found.picture and b"EXIF" not in found.picture
+        clear = Image.new("RGBA", (60, 60), (255, 0, 0, 0))
+        clear.paste((255, 0, 0, 255), (0, 0, 30, 60))
+        image = shown((await looked_at(image_file("PNG", clear), "image/png")).picture)
+        assert image.size == (60, 60) and near(image.getpixel((10, 30)), INK) and near(image.getpixel((50, 30)), WHITE)
+
+    @pytest.mark.parametrize(
+        "document", [b"", b"%PDF-1.7\n", b"\x89PNG\r\n\x1a\n" + bytes(99), b"\xff\xd8\xff\xe0" * 99]
+    )
+    @pytest.mark.parametrize("content_type", ["application/pdf", "image/png", "text/plain", "application/octet-stream"])
+    async def test_what_is_broken_has_no_picture(self, document: bytes, content_type: str) -> None:
+        found = await looked_at(document, content_type)
+        assert found.picture == b"" and found.facts.problem in ("broken", "unsupported")
+
+    async def test_text_and_raster_have_none(self) -> None:
+        assert (await looked_at(b"hello\n", "text/plain")).picture == b""
+        assert (await looked_at(pwg((18, 1, b"\x00\x80")), "image/pwg-raster")) == Counted(
+            Facts(1, 0, (SheetSize(209.9, 297.0, 1),))
+        )
+        locked = pdf((A4, RED), encryption=pikepdf.Encryption(owner="o", user="u"))
+        assert await looked_at(locked) == Counted(Facts.unknown("encrypted"))
+
+    async def test_a_bomb_of_an_image_has_no_picture_and_takes_no_memory(self) -> None:
+        claimed = struct.pack(">II", 100_000, 100_000) + b"\x08\x02\0\0\0"
+        header = b"IHDR" + claimed
+        empty = image_file("PNG", Image.new("RGB", (1, 1)))
+        real = image_file("PNG", Image.new("1", (8_000, 8_000)))
+        for bomb in (patched(empty, 12, header + struct.pack(">I", zlib.crc32(header))), real):
+            assert len(bomb) < 1 << 16
+            begin = time.monotonic()
+            found = await looked_at(bomb, "image/png", limits=Limits(memory=192 << 20))
+            assert found == Counted(Facts.unknown("unsupported"))
+            assert time.monotonic() - begin < 5
+        inside = image_file("PNG", Image.new("RGB", (5_000, 5_000), INK), compress_level=1)
+        assert shown((await looked_at(inside, "image/png")).picture).size == (256, 256), "a large one is none"
+
+    async def test_a_page_that_takes_too_long_to_draw_costs_its_picture_and_nothing_else(self, tmp_path: Path) -> None:
+        """The program itself, with a first page that never gets drawn: what it has counted stands."""
+        for ending in ("while True: pass", "os.abort()", "raise MemoryError", "os._exit(3)", "time.sleep(1e6)"):
+            source = PROGRAM.read_text().replace(
+                "    scale = min(width / max(box[0]", f"    {ending}\n    scale = min(width / max(box[0]"
+            )
+            assert ending in source
+            program = tmp_path / "endless"
+            program.write_text(source.replace("PICTURE_SECONDS = 4", "PICTURE_SECONDS = 1"))
+            found = await looked_at(pdf((A4, RED)), program=program)
+            assert found == Counted(Facts(1, 1, (SheetSize(210.0, 297.0, 1),))), ending
+
+    async def test_without_the_library_there_is_no_picture(self, tmp_path: Path) -> None:
+        program = tmp_path / "poor"
+        program.write_text(
+            PROGRAM.read_text().replace(
+                "import ctypes\n", "import ctypes\nimport sys as _sys\n_sys.modules['PIL'] = None\n", 1
+            )
+        )
+        assert await looked_at(pdf((A4, RED)), program=program) == Counted(Facts(1, 1, (SheetSize(210.0, 297.0, 1),)))
+
+
+def webp(width: int = 30, height: int = 40) -> bytes:
+    return image_file("WEBP", Image.new("RGB", (width, height), INK), quality=60)
+
+
+def patched(data: bytes, at: int, new: bytes) -> bytes:
+    return data[:at] + new + data[at + len(new) :]
+
+
+class TestLyingPictures:
+    async def test_a_stand_ins_picture_is_believed_when_it_looks_like_one(self, tmp_path: Path) -> None:
+        line = json.dumps(GOOD).encode() + b"\n"
+        for picture, status in [(webp(), 0), (webp(), 3), (b"", 0)]:
+            source = (
+                f"import os, sys; sys.stdout.buffer.write({line + picture!r}); sys.stdout.flush(); os._exit({status})"
+            )
+            assert await said(tmp_path, source) == Counted(Facts(2, 1, (SheetSize(210, 297, 2),)), picture)
+
+    @pytest.mark.parametrize("picture", [webp() + b"\n", b"\n", b"<svg/>", webp(PICTURE_WIDTH + 1)], ids=repr)
+    async def test_what_looks_otherwise_is_dropped_and_the_facts_stand(self, picture: bytes, tmp_path: Path) -> None:
+        out = json.dumps(GOOD).encode() + b"\n" + picture
+        found = await said(tmp_path, f"import sys; sys.stdout.buffer.write({out!r})")
+        assert found == Counted(Facts(2, 1, (SheetSize(210, 297, 2),)))
+
+    async def test_a_picture_without_facts_is_none(self, tmp_path: Path) -> None:
+        found = await said(tmp_path, f"import sys; sys.stdout.buffer.write({webp()!r})")
+        assert found == Counted(Facts.unknown("invalid"))
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"",
+            webp()[:20],
+            webp()[:-2],
+            webp() + bytes(2),
+            webp() + webp(),
+            patched(webp(), 0, b"RIFX"),
+            patched(webp(), 4, b"\xff\xff\xff\xff"),
+            patched(webp(), 8, b"WAVE"),
+            patched(webp(), 12, b"VP8L"),
+            patched(webp(), 12, b"VP8X"),
+            patched(webp(), 16, bytes(4)),
+            patched(webp(), 20, b"\x01"),
+            patched(webp(), 23, b"\x00"),
+            patched(webp(), 26, b"\x00\x00"),
+            patched(webp(), 26, b"\x1e\x40"),
+            patched(webp(), 28, b"\xff\x3f"),
+            webp(PICTURE_WIDTH + 1, 10),
+            webp(10, PICTURE_WIDTH * 3 // 2 + 1),
+            image_file("WEBP", Image.new("RGB", (30, 40)), lossless=True),
+            image_file("WEBP", Image.new("RGBA", (30, 40))),
+            image_file("WEBP", Image.new("RGB", (30, 40)), exif=b"Exif\0\0MM\0*" + bytes(32)),
+            image_file("PNG", Image.new("RGB", (30, 40))),
+            image_file("WEBP", Image.frombytes("RGB", (256, 384), random.Random(2).randbytes(294_912)), quality=95),
+        ],
+    )
+    def test_other_files_are_no_pictures(self, data: bytes) -> None:
+        assert not is_picture(data)
+
+    @pytest.mark.parametrize("size", [(1, 1), (30, 40), (256, 384), (255, 1), (1, 384)])
+    def test_pictures_are(self, size: tuple[int, int]) -> None:
+        assert is_picture(webp(*size))
+
+
 ESCAPES = {
     "reads-shadow": "open('/etc/shadow').read()",
     "reads-passwd": "open('/etc/passwd').read()",
@@ -469,7 +672,7 @@ class TestSandbox:
         with path.open("rb") as file:
             file.seek(17)
             found = await count_facts(file.fileno(), "application/pdf", program=PROGRAM, clock=SystemClock())
-            assert (found.pages, os.lseek(file.fileno(), 0, os.SEEK_CUR)) == (1, 17)
+            assert (found.facts.pages, os.lseek(file.fileno(), 0, os.SEEK_CUR)) == (1, 17)
 
     async def test_a_pipe_is_not_waited_for(self) -> None:
         reader, writer = os.pipe()
@@ -478,7 +681,7 @@ class TestSandbox:
         finally:
             os.close(reader)
             os.close(writer)
-        assert found == Facts.unknown("unsupported")
+        assert found.facts == Facts.unknown("unsupported")
 
     async def test_documents_wait_for_their_turn(self, tmp_path: Path) -> None:
         program = tmp_path / "stand-in"
@@ -490,7 +693,7 @@ class TestSandbox:
             start = SystemClock().monotonic()
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(counter.count(file.fileno(), "application/pdf")) for _ in range(3)]
-        assert all(task.result().pages == 2 for task in tasks)
+        assert all(task.result().facts.pages == 2 for task in tasks)
         assert SystemClock().monotonic() - start >= 0.6
 
 
@@ -515,6 +718,17 @@ class TestAsAFilter:
         from_file = await self._run("1", "u", "t", "1", "", str(path))
         assert from_file == await self._run("1", "u", "t", "1", "", stdin=document)
         assert json.loads(from_file[0])["color_pages"] == 1
+
+    async def test_a_picture_follows_the_line_only_when_it_is_asked_for(self, tmp_path: Path) -> None:
+        document = pdf((A4, RED))
+        bare, _ = await self._run("1", "u", "t", "1", "media=a4", stdin=document)
+        assert bare.endswith(b"\n") and bare.count(b"\n") == 1
+        for options, width in [("picture=100", 100), ("sides=one-sided picture=9999 x", 400)]:
+            out, status = await self._run("1", "u", "t", "1", options, stdin=document)
+            line, _, picture = out.partition(b"\n")
+            assert (line + b"\n", status, shown(picture).width) == (bare, 0, width)
+        for nonsense in ("picture=", "picture=-9", "picture=0", "picture=x", "picture=²"):
+            assert await self._run("1", "u", "t", "1", nonsense, stdin=document) == (bare, 0)
 
     async def test_bad_usage_is_not_success(self) -> None:
         assert await self._run("1", "u") == (b"", 1)

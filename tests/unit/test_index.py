@@ -19,9 +19,10 @@ from pullprint.model.facts import Facts
 from pullprint.model.states import Event, State, WrongState
 from pullprint.model.votes import Attempt, Refusal, Vote, promise
 from pullprint.node.holder import record_of
-from pullprint.vault.index import Ambiguous, Index, IndexBroken, IndexFailed
+from pullprint.vault.index import OUTBOX_BYTES, Ambiguous, Index, IndexBroken, IndexFailed
 from pullprint.vault.opening import read_header
 from pullprint.vault.record import Record, Step
+from pullprint.wire.node import PictureReport
 
 STEP = Step("stored", "Received.")
 
@@ -245,6 +246,103 @@ def test_the_sealed_files_alone_make_the_index_again_but_for_its_votes(
         assert all(promise(found.vote, 3) is Refusal.VOTE_LOST for found in again.jobs())
     finally:
         again.close()
+
+
+FACTS = Step("facts", "1 page.")
+KEY = b"K" * 32
+
+
+def picture(job: Record, key: bytes = KEY, sealed: bytes = b"sealed picture") -> tuple[bytes, PictureReport]:
+    return key, PictureReport(job=job.id, cloud_key="cloud-1", picture=sealed)
+
+
+def kinds(index: Index) -> list[object]:
+    return [report["kind"] for report in reports(index)]
+
+
+def test_a_pictures_key_stays_here_and_the_picture_goes(index: Index, tmp_path: Path) -> None:
+    held, other = index.add(record(), [STEP]), index.add(record(), [STEP])
+    index.learn(held.id, FACTS, facts=Facts(1, 0), picture=picture(held))
+    assert index.picture_keys([held.id, other.id, "0" * 32]) == {held.id: KEY}
+    report = reports(index)[-1]
+    assert report == {
+        "kind": "picture", "job": held.id, "cloud_key": "cloud-1", "picture": "c2VhbGVkIHBpY3R1cmU=",
+    }  # fmt: skip
+    assert kinds(index)[-2:] == ["job", "picture"], "the cloud must know the job first"
+    index.acknowledge(index.last_event())
+    files = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert KEY in files and b"c2VhbGVkIHBpY3R1cmU" not in _table(tmp_path), "the picture was kept here"
+
+
+@pytest.mark.parametrize("event", [Event.CANCEL, Event.EXPIRE])
+def test_a_pictures_key_goes_with_its_job(index: Index, tmp_path: Path, event: Event) -> None:
+    held, other = index.add(record(), [STEP]), index.add(record(), [STEP])
+    for job in (held, other):
+        index.learn(job.id, FACTS, facts=Facts(1, 0), picture=picture(job, job.id.encode()))
+    index.move(held.id, Event.PREPARE, STEP)
+    index.move(held.id, Event.ABANDON, STEP)
+    assert index.picture_keys([held.id]), "a release that came to nothing took the picture away"
+    index.move(held.id, event, STEP)
+    assert index.picture_keys([held.id, other.id]) == {other.id: other.id.encode()}
+    assert "picture" not in kinds(index)[-1:]
+
+
+def test_a_key_that_is_gone_is_gone_from_the_file(tmp_path: Path, clock: ManualClock) -> None:
+    index = Index(tmp_path / "index", clock)
+    keys = {}
+    for _ in range(3):
+        held = index.add(record(), [STEP])
+        keys[held.id] = os.urandom(32)
+        index.learn(held.id, FACTS, facts=Facts(1, 0), picture=picture(held, keys[held.id]))
+    index.move(held.id, Event.CANCEL, STEP)
+    index.close()
+    data = (tmp_path / "index").read_bytes()
+    assert {job for job, key in keys.items() if key in data} == keys.keys() - {held.id}
+
+
+def test_facts_that_come_after_a_jobs_end_bring_no_picture(index: Index) -> None:
+    held = index.add(record(), [STEP])
+    index.move(held.id, Event.CANCEL, STEP)
+    index.learn(held.id, FACTS, facts=Facts(1, 0), picture=picture(held))
+    assert index.picture_keys([held.id]) == {} and "picture" not in kinds(index)
+
+
+def test_an_index_of_the_first_version_learns_to_keep_keys(tmp_path: Path, clock: ManualClock) -> None:
+    index = Index(tmp_path / "index", clock)
+    held = index.add(record(), [STEP])
+    index.close()
+    with sqlite3.connect(tmp_path / "index") as old:
+        old.execute("DROP TABLE picture")
+    old.close()
+    index = Index(tmp_path / "index", clock)
+    try:
+        index.learn(held.id, FACTS, facts=Facts(1, 0), picture=picture(held))
+        assert index.picture_keys([held.id]) == {held.id: KEY}
+    finally:
+        index.close()
+
+
+def test_what_is_told_at_once_is_no_more_than_a_slow_line_carries(index: Index) -> None:
+    held = index.add(record(), [STEP])
+    for _ in range(60):
+        index.learn(held.id, FACTS, facts=Facts(1, 0), picture=picture(held, sealed=os.urandom(24 << 10)))
+    told = 0
+    while batch := index.outbox(200):
+        assert len(batch) == 1 or sum(len(report) for _, report in batch) <= OUTBOX_BYTES
+        told += len(batch)
+        index.acknowledge(batch[-1][0])
+    assert told == 2 + 60 * 3
+    index.learn(held.id, FACTS, facts=Facts(1, 0), picture=picture(held, sealed=bytes(OUTBOX_BYTES)))
+    assert [len(index.outbox(200)), index.unreported()] == [2, 3]
+    index.acknowledge(index.outbox(2)[-1][0])
+    assert len(index.outbox(200)) == 1, "what is too long alone would never be told"
+
+
+def _table(folder: Path) -> bytes:
+    with sqlite3.connect(folder / "index") as database:
+        rows = [row for name in ("job", "picture", "outbox") for row in database.execute(f"SELECT * FROM {name}")]
+    database.close()
+    return repr(rows).encode()
 
 
 _ADDS = """

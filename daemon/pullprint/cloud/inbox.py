@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 from pullprint.cloud.bus import node_topic
 from pullprint.cloud.store import Transaction
 from pullprint.cloud.tables import inbox, node
-from pullprint.wire.node import CancelItem, ConfigItem, Item, OrderItem, OwnerItem, SettleItem
+from pullprint.wire.node import CancelItem, ConfigItem, Item, OrderItem, OwnerItem, PictureItem, SettleItem, UploadItem
 from pullprint.wire.signature import SignatureRefused
 
 ITEMS_LIMIT = 100
@@ -39,7 +39,10 @@ _INSERT = insert(inbox)
 
 
 def put(
-    t: Transaction, node_id: str, item: OrderItem | CancelItem | OwnerItem | SettleItem, expires: float | None = None
+    t: Transaction,
+    node_id: str,
+    item: OrderItem | CancelItem | OwnerItem | SettleItem | PictureItem | UploadItem,
+    expires: float | None = None,
 ) -> None:
     """Add *item*, whose seq is set here; it is dropped unread when it *expires*. Wakes the node."""
     _put(t, node_id, item, expires)
@@ -80,7 +83,7 @@ def forget_expired(t: Transaction) -> None:
 def _put(
     t: Transaction,
     node_id: str,
-    item: OrderItem | CancelItem | OwnerItem | SettleItem | ConfigItem,
+    item: OrderItem | CancelItem | OwnerItem | SettleItem | PictureItem | UploadItem | ConfigItem,
     expires: float | None,
 ) -> None:
     seq = t.run(_NEXT_SEQ, {"to": node_id}).scalar_one()

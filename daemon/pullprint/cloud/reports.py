@@ -12,16 +12,29 @@ from sqlalchemy import insert, select, update
 
 from pullprint.base.errors import BadRequest
 from pullprint.base.text import printable
-from pullprint.cloud import jobs, nodes, users
+from pullprint.cloud import accounts, jobs, nodes, users
 from pullprint.cloud.nodes import Node
 from pullprint.cloud.store import AnyRow, Transaction
-from pullprint.cloud.tables import holder, job, node, release, trace
+from pullprint.cloud.tables import holder, job, node, party_key, release, trace
 from pullprint.model.states import State
-from pullprint.wire.node import Differences, Events, Holdings, JobReport, StateReport, TraceReport
+from pullprint.vault.parts import PartRefused, unwrap_picture
+from pullprint.wire.node import (
+    Differences,
+    Events,
+    Holdings,
+    JobReport,
+    PictureReport,
+    Report,
+    StateReport,
+    TraceReport,
+)
 
 MISSING_FOR = 60
 """Seconds between the first list without a job and the one that makes it gone: a list is made a moment before it is
 sent, and what it lacks may just have been stored, or its end be still in the outbox."""
+
+PICTURE_LIMIT = 32 << 10
+"""Bytes of a sealed picture."""
 
 _STATES = frozenset(State)
 _NAME = 255
@@ -85,7 +98,7 @@ def reconcile(t: Transaction, sender: Node, holdings: Holdings) -> Differences:
     return Differences(report=tuple(unknown), cancelled=tuple(sorted(over)), now=t.now)
 
 
-def _apply(t: Transaction, sender: Node, report: JobReport | StateReport | TraceReport) -> None:
+def _apply(t: Transaction, sender: Node, report: Report) -> None:
     if isinstance(report, JobReport):
         _job(t, sender, report)
         return
@@ -94,6 +107,8 @@ def _apply(t: Transaction, sender: Node, report: JobReport | StateReport | Trace
         _log.warning("node %s reports on job %s, which is not its own", sender.id, report.job)
     elif isinstance(report, StateReport):
         _state(t, sender, report, known)
+    elif isinstance(report, PictureReport):
+        _picture(t, sender, report, known)
     else:
         _step(t, sender, report)
 
@@ -144,13 +159,18 @@ def _job(t: Transaction, sender: Node, report: JobReport) -> None:
             {"organisation": sender.organisation, "job": report.job, "node": sender.id, "voter": True},
         )
     else:
+        values |= {"picture": None} if ended else {}
         t.run(update(job).where(job.c.organisation == sender.organisation, job.c.id == report.job).values(values))
     jobs.changed(t, sender.organisation, owner)
 
 
 def _owner(t: Transaction, sender: Node, report: JobReport) -> str:
+    """What a managed host says; of another one only what the user has confirmed of the account that it came from."""
     name = report.owner.lower()
-    return name if sender.managed and name and users.exists(t, sender.organisation, name) else ""
+    if sender.managed:
+        return name if name and users.exists(t, sender.organisation, name) else ""
+    local = not report.host
+    return name if local and name and accounts.is_bound(t, sender.id, report.submitter, name) else ""
 
 
 def _state(t: Transaction, sender: Node, report: StateReport, known: AnyRow) -> None:
@@ -164,10 +184,11 @@ def _state(t: Transaction, sender: Node, report: StateReport, known: AnyRow) -> 
         "state": report.state,
         "missing": None,
         "sentence": printable(report.sentence, _TEXT),
+        "trouble": report.state == State.HELD and report.nothing_sent,
         "ballot": max(known.ballot, report.ballot),
     }
     if jobs.has_ended(report.state):
-        values |= {"ended": known.ended or t.now, "cloud_slot": b"", "claim_hash": None}
+        values |= {"ended": known.ended or t.now, "cloud_slot": b"", "claim_hash": None, "picture": None}
     else:
         values["ended"] = None
     if report.pages is not None:
@@ -227,6 +248,29 @@ def _step(t: Transaction, sender: Node, report: TraceReport) -> None:
     t.add(trace, values)
 
 
+def _picture(t: Transaction, sender: Node, report: PictureReport, known: AnyRow) -> None:
+    if len(report.picture) > PICTURE_LIMIT:
+        _log.warning("node %s reports a picture that is too large", sender.id)
+        return
+    this = (party_key.c.organisation == sender.organisation, party_key.c.id == report.cloud_key)
+    row = t.one(select(party_key.c.private).where(*this))
+    try:
+        if row is None:
+            raise PartRefused(reason="its key is not here")
+        picture = unwrap_picture(report.picture, bytes(row.private), job=report.job, key=report.cloud_key)
+    except PartRefused as error:
+        _log.warning("node %s reports a picture of job %s: %s", sender.id, report.job, error)
+        return
+    kept = (
+        update(job)
+        .where(job.c.organisation == sender.organisation, job.c.id == report.job)
+        .where(job.c.ended.is_(None), job.c.cancelling.is_(None))
+        .values(picture=picture)
+    )
+    if t.run(kept).rowcount:
+        jobs.changed(t, sender.organisation, known.owner)
+
+
 def _missing(t: Transaction, sender: Node, row: AnyRow) -> None:
     if row.missing is None:
         _note_missing(t, sender, row.id, t.now)
@@ -243,7 +287,13 @@ def _gone(t: Transaction, sender: Node, row: AnyRow) -> None:
     t.run(
         update(job)
         .where(job.c.organisation == sender.organisation, job.c.id == row.id)
-        .values(state=state.value, ended=t.now, cloud_slot=b"", sentence="Its host does not hold it any more.")
+        .values(
+            state=state.value,
+            ended=t.now,
+            cloud_slot=b"",
+            picture=None,
+            sentence="Its host does not hold it any more.",
+        )
     )
     jobs.add_step(t, sender.organisation, row.id, "gone", f"{sender.name} does not hold it any more.")
     jobs.changed(t, sender.organisation, row.owner)

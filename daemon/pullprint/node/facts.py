@@ -1,7 +1,7 @@
-"""Counting a document's facts, where the document can do no harm.
+"""Counting a document's facts and drawing its first page, where the document can do no harm.
 
 Nothing in this process parses a document. A program of ``filters/`` does, in a `Sandbox`, and its answer is as
-untrusted as the document was.
+untrusted as the document was: of a picture only the outside is looked at, and whoever shows it decodes it in a sandbox.
 
 Where there is no sandbox nothing is counted; the job is held either way.
 """
@@ -13,9 +13,10 @@ import json
 import os
 import re
 import stat
+import struct
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,8 +29,22 @@ _ANSWER_KEYS = frozenset({"format", "pages", "color_pages", "sheets", "encrypted
 _FORMATS = frozenset({"pdf", "pwg-raster", "image", "text", "other"})
 _CONTENT_TYPE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,62}/[a-z0-9][a-z0-9.+-]{0,62}")
 _PAGES_ONLY = "count=pages"
+PICTURE_WIDTH = 256
+"""Pixels; a picture is at most one and a half times as high."""
+PICTURE_LIMIT = 24 << 10
+"""Bytes."""
+_WITH_PICTURE = f"picture={PICTURE_WIDTH}"
 # bwrap tells a signal as a shell does: SIGKILL (hard processor limit), SIGALRM (the program's own), SIGXCPU.
 _OUT_OF_TIME = frozenset({128 + 9, 128 + 14, 128 + 24})
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What became known of a document."""
+
+    facts: Facts
+    picture: bytes = field(default=b"", repr=False)
+    """Its first page: a WebP file within `PICTURE_WIDTH` and `PICTURE_LIMIT`, as yet undecoded; empty for none."""
 
 
 class FactCounter:
@@ -41,7 +56,7 @@ class FactCounter:
         self._limits = limits
         self._turn = asyncio.Semaphore(1)
 
-    async def count(self, document_fd: int, content_type: str) -> Facts:
+    async def count(self, document_fd: int, content_type: str) -> Counted:
         """As `count_facts`; *document_fd* must stay open until this returns."""
         async with self._turn:
             return await count_facts(
@@ -51,45 +66,49 @@ class FactCounter:
 
 async def count_facts(
     document_fd: int, content_type: str, *, program: Path, clock: Clock, limits: Limits = DEFAULT_LIMITS
-) -> Facts:
+) -> Counted:
     """The facts of the regular file or memfd open as *document_fd*, whose position stays where it is.
 
     Never raises for what a document or *program* does: such facts are unknown, with a problem. A document on
-    which *program* dies is counted a second time without looking at its pages' content.
+    which *program* dies before it told them is counted a second time without looking at its pages' content.
     """
     # stat() of a program on a sleeping disk is not for the event loop.
     tools = await asyncio.to_thread(find_tools, program)
     if tools is None:
-        return Facts.unknown("no-sandbox")
+        return _unknown("no-sandbox")
     with _read_only(document_fd) as document:
         if document is None:
-            return Facts.unknown("unsupported")
+            return _unknown("unsupported")
         deadline = clock.monotonic() + limits.wall_seconds
         sandbox = Sandbox(tools, document, _clean_type(content_type), limits, deadline)
         try:
-            return await _facts(sandbox, "", clock)
+            return await _count(sandbox, _WITH_PICTURE, clock)
         except _Died as death:
             if not death.out_of_time and not await _works(sandbox, clock):
-                return Facts.unknown("no-sandbox")
+                return _unknown("no-sandbox")
             return await _count_again(sandbox, clock, death.problem)
         except TimeoutError:
-            return Facts.unknown("timeout")
+            return _unknown("timeout")
         except OSError:  # no process or descriptor left to start one with
-            return Facts.unknown("no-sandbox")
+            return _unknown("no-sandbox")
         except _Lied:
-            return Facts.unknown("invalid")
+            return _unknown("invalid")
 
 
-async def _count_again(sandbox: Sandbox, clock: Clock, problem: str) -> Facts:
+async def _count_again(sandbox: Sandbox, clock: Clock, problem: str) -> Counted:
     try:
-        facts = await _facts(sandbox, _PAGES_ONLY, clock)
+        facts = (await _count(sandbox, _PAGES_ONLY, clock)).facts
     except (_Died, _Lied, OSError):
-        return Facts.unknown(problem)
-    return replace(facts, problem=facts.problem or problem)
+        return _unknown(problem)
+    return Counted(replace(facts, problem=facts.problem or problem))
+
+
+def _unknown(problem: str) -> Counted:
+    return Counted(Facts.unknown(problem))
 
 
 class _Died(Exception):
-    """The program ended without an answer."""
+    """The program ended before it had told the facts."""
 
     def __init__(self, status: int) -> None:
         self.out_of_time = status in _OUT_OF_TIME
@@ -100,16 +119,17 @@ class _Lied(Exception):
     """The program's answer is too long or not an answer."""
 
 
-async def _facts(sandbox: Sandbox, options: str, clock: Clock) -> Facts:
+async def _count(sandbox: Sandbox, options: str, clock: Clock) -> Counted:
     """Raises TimeoutError, OSError, _Died, _Lied."""
     arguments = [sys.executable, "-I", "-B", sandbox.tools.program, "0", "-", "-", "1", options]
     try:
         answer, status = await sandbox.run(arguments, clock)
     except TooMuchSaid as error:
         raise _Lied from error
-    if status:
+    line, newline, picture = answer.partition(b"\n")
+    if status and not newline:
         raise _Died(status)
-    return _checked(answer)
+    return Counted(_checked(line + newline), picture if is_picture(picture) else b"")
 
 
 async def _works(sandbox: Sandbox, clock: Clock) -> bool:
@@ -168,6 +188,23 @@ def _checked(answer: bytes) -> Facts:
         return Facts.from_dict(values)
     except (ValueError, TypeError, RecursionError, PullprintError) as error:
         raise _Lied from error
+
+
+# RFC 9649, 2.5: a RIFF header and one VP8 chunk; RFC 6386, 9.1: the frame tag of a key frame, start code, dimensions.
+_WEBP_HEADER = struct.Struct("<4sI4s4sI3s3sHH")
+_VP8_START = b"\x9d\x01\x2a"
+
+
+def is_picture(data: bytes) -> bool:
+    """Whether *data* says of itself that it is one lossy WebP picture within the limits, and nothing else."""
+    if not _WEBP_HEADER.size < len(data) <= PICTURE_LIMIT or len(data) % 2:
+        return False
+    riff, size, webp, chunk, length, tag, start, width, height = _WEBP_HEADER.unpack_from(data)
+    whole = size == len(data) - 8 and length in (size - 12, size - 13)  # a chunk of odd length is padded
+    key_frame = not tag[0] & 1 and start == _VP8_START
+    # The two bits above each dimension ask for scaling, which makes it larger than it may be.
+    fits = 0 < width <= PICTURE_WIDTH and 0 < height <= PICTURE_WIDTH * 3 // 2
+    return (riff, webp, chunk) == (b"RIFF", b"WEBP", b"VP8 ") and whole and key_frame and fits
 
 
 def _refuse_constant(_name: str) -> NoReturn:

@@ -40,6 +40,7 @@ CREATE TABLE IF NOT EXISTS trace (
     job TEXT NOT NULL, seq INTEGER NOT NULL, at REAL NOT NULL, event TEXT NOT NULL, text TEXT NOT NULL,
     detail TEXT NOT NULL, PRIMARY KEY (job, seq)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS picture (job TEXT PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS outbox (n INTEGER PRIMARY KEY AUTOINCREMENT, report TEXT NOT NULL);
 """
 _COLUMNS = (
@@ -47,6 +48,8 @@ _COLUMNS = (
     "sentence, created, expires, direct_printer, claim_code, generation, own_key, cloud_key, cloud_slot, vote, "
     "printer, changed"
 )
+OUTBOX_BYTES = 1 << 20
+"""Of reports in one request, pictures included: what a slow line carries in the time that a request may take."""
 _ENDED = tuple(sorted(_state.value for _state in ENDED))
 
 
@@ -201,6 +204,8 @@ class Index:
                 changed=self._clock.now(),
             )
             self._write(record)
+            if record.state in ENDED:
+                self._db.execute("DELETE FROM picture WHERE job = ?", (job,))
             self._trace(job, step)
             self._report(_state_report(record, order, ballot, pages))
         return record
@@ -213,6 +218,14 @@ class Index:
             self._trace(job, step)
         return record
 
+    def progress(self, job: str, sentence: str, pages: int | None = None) -> Record:
+        """Tell how far *job* has got, without a place in its trace; *pages* came out so far."""
+        with self._transaction():
+            record = replace(self.get(job), sentence=sentence)
+            self._write(record)
+            self._report(_state_report(record, "", 0, pages))
+        return record
+
     def refuse(self, job: str, step: Step, order: str, ballot: int) -> Record:
         """Tell why *order* was refused before any vote, and see to it that its *ballot* can never be used."""
         with self._transaction():
@@ -223,8 +236,19 @@ class Index:
             self._report(_state_report(record, order, ballot))
         return record
 
-    def learn(self, job: str, step: Step, *, facts: Facts | None = None, owner: str | None = None) -> Record:
-        """Keep what became known of *job*: its *facts*, or its *owner*."""
+    def learn(
+        self,
+        job: str,
+        step: Step,
+        *,
+        facts: Facts | None = None,
+        owner: str | None = None,
+        picture: tuple[bytes, wire.PictureReport] | None = None,
+    ) -> Record:
+        """Keep what became known of *job*: its *facts*, its *owner*, the key of its *picture*, and report that itself.
+
+        A job that has ended meanwhile has no picture any more.
+        """
         with self._transaction():
             record = self.get(job)
             if facts is not None:
@@ -234,7 +258,19 @@ class Index:
             self._write(record)
             self._trace(job, step)
             self._report(_job_report(record))
+            if picture is not None and record.state not in ENDED:
+                key, report = picture
+                self._db.execute("INSERT OR REPLACE INTO picture VALUES (?, ?)", (job, key))
+                self._report(report)
         return record
+
+    def picture_keys(self, jobs: Iterable[str]) -> dict[str, bytes]:
+        """The keys of the pictures of those of *jobs* that are held and have one."""
+        keys = {}
+        for job in jobs:
+            for (key,) in self._db.execute("SELECT key FROM picture WHERE job = ?", (job,)):
+                keys[job] = bytes(key)
+        return keys
 
     def report_again(self, job: str) -> None:
         """Queue the whole of *job*, trace included, for a cloud that does not know it."""
@@ -281,8 +317,15 @@ class Index:
         return int(self._db.execute("SELECT count(*) FROM outbox").fetchone()[0])
 
     def outbox(self, limit: int) -> list[tuple[int, str]]:
-        """The oldest reports with their numbers, as JSON."""
-        return self._db.execute("SELECT n, report FROM outbox ORDER BY n LIMIT ?", (limit,)).fetchall()
+        """The oldest reports with their numbers, as JSON; one at least, and no more than `OUTBOX_BYTES`."""
+        reports: list[tuple[int, str]] = []
+        size = 0
+        for n, report in self._db.execute("SELECT n, report FROM outbox ORDER BY n LIMIT ?", (limit,)):
+            size += len(report)
+            if reports and size > OUTBOX_BYTES:
+                break
+            reports.append((n, report))
+        return reports
 
     def acknowledge(self, n: int) -> None:
         """The cloud has stored every report up to *n*."""
@@ -352,7 +395,7 @@ class Index:
         )
         self._report(_trace_report(job, traced))
 
-    def _report(self, report: wire.JobReport | wire.StateReport | wire.TraceReport) -> None:
+    def _report(self, report: wire.Report) -> None:
         self._db.execute("INSERT INTO outbox (report) VALUES (?)", (report.model_dump_json(),))
 
 
