@@ -1,5 +1,6 @@
 """A whole office on one machine: cloud, node, private cupsd and printers, each a real process with its own files."""
 
+import base64
 import getpass
 import http.client
 import json
@@ -18,9 +19,12 @@ from typing import Any, Self
 from tests.rig.cups import PPD, PrivateCups
 from tests.rig.processes import Process, free_port, wait_until
 
+from pullprint.vault.upload import seal_upload
+
 BIN = Path(sys.executable).parent
 REPOSITORY = Path(__file__).resolve().parents[2]
 FACTS = REPOSITORY / "filters" / "pullprint-facts"
+CONVERT = REPOSITORY / "filters" / "pullprint-convert"
 ORGANISATION = "demo"
 SITE = "office"
 RULE = "{user}@example.com"
@@ -136,6 +140,13 @@ class Person:
         """The answer to DELETE. Raises Answer."""
         return self._request("DELETE", path, {})
 
+    def upload(self, title: str, document: bytes, content_type: str = "application/pdf", **wanted: str) -> Any:
+        """The job that an uploaded *document*, sealed as a browser seals it, became. Raises Answer."""
+        request = {"title": title, "content_type": content_type, "size": len(document), **wanted}
+        offer = self.post("/api/v1/uploads", request)
+        sealed = b"".join(seal_upload(document, base64.b64decode(offer["public"]), offer["id"]))
+        return self._request("PUT", f"/api/v1/uploads/{offer['id']}", sealed)
+
     def jobs(self) -> list[dict[str, Any]]:
         """My jobs, newest first."""
         jobs: list[dict[str, Any]] = self.get("/api/v1/jobs")["jobs"]
@@ -176,12 +187,14 @@ class Person:
         return self.post(f"/api/v1/jobs/{job}/release", {"printer": self.printer(printer), **more})
 
     def _request(self, method: str, path: str, body: Any) -> Any:
-        connection = http.client.HTTPSConnection("localhost", self._port, context=self._tls, timeout=40)
-        headers = {"Content-Type": "application/json"} | (
+        """*body* is octets, or what becomes JSON."""
+        octets = isinstance(body, bytes)
+        connection = http.client.HTTPSConnection("localhost", self._port, context=self._tls, timeout=150)
+        headers = {"Content-Type": "application/octet-stream" if octets else "application/json"} | (
             {"Authorization": f"Bearer {self._token}"} if self._token else {}
         )
         try:
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            connection.request(method, path, body if octets or body is None else json.dumps(body), headers)
             response = connection.getresponse()
             raw = response.read()
         finally:
@@ -216,6 +229,7 @@ class Node:
             "intake_socket": str(self.intake),
             "control_socket": str(self.control),
             "facts_program": str(FACTS),
+            "convert_program": str(CONVERT),
         }
         self.configure(settings or {})
         self.process = Process([BIN / "pullprintd", "--config", self.config], self.root / "log", env=ENVIRONMENT)
@@ -231,9 +245,18 @@ class Node:
         self.process.env = {**ENVIRONMENT, "PULLPRINT_KILL_AT": kill_at}
         self.process.start(ready=self.intake, timeout=30)
 
-    def pullprint(self, *words: str) -> str:
-        """What ``pullprint …`` prints, as the account that runs this."""
-        return run(BIN / "pullprint", *words, env={"PULLPRINT_SOCKET": str(self.control), "NO_COLOR": "1"})
+    def command(self, *words: str, uid: int | None = None) -> tuple[list[str], dict[str, str]]:
+        """``pullprint …`` as the account that runs this or (for root) another one: its argv and environment."""
+        env = {**ENVIRONMENT, "PULLPRINT_SOCKET": str(self.control), "NO_COLOR": "1"}
+        if uid is None:
+            return [str(BIN / "pullprint"), *words], env
+        env["PYTHONPATH"] = str(REPOSITORY)
+        return [sys.executable, "-m", "tests.rig.as_account", str(uid), *words], env
+
+    def pullprint(self, *words: str, uid: int | None = None) -> str:
+        """What ``pullprint …`` prints, as the account that runs this or (for root) another one."""
+        argv, env = self.command(*words, uid=uid)
+        return run(*argv, env=env)
 
     def wait_connected(self, timeout: float = 20.0) -> None:
         """Until it has reached its cloud."""
@@ -252,13 +275,16 @@ class Node:
 class Office:
     """Cloud, node and cupsd, joined and with a user; printers are added by URI. A context manager."""
 
-    def __init__(self, *, hold: str = "24h", node_settings: Mapping[str, str | int] | None = None) -> None:
+    def __init__(
+        self, *, hold: str = "24h", node_settings: Mapping[str, str | int] | None = None, managed: bool = True
+    ) -> None:
         # Open to lp, which backends run as, unlike pytest's tmp_path.
         self.root = Path(tempfile.mkdtemp(prefix="pullprint-office-"))
         self.root.chmod(0o755)
         self.account = getpass.getuser()
         self.user = RULE.replace("{user}", self.account)
         self._hold = hold
+        self._managed = managed
         self._stack = ExitStack()
         self._node_settings = dict(node_settings or {})
 
@@ -285,7 +311,8 @@ class Office:
         self.cups = self._stack.enter_context(PrivateCups({"PULLPRINT_INTAKE": str(self.node.intake)}))
         self.node.configure({"cups_server": "127.0.0.1", "cups_port": self.cups.port})
         self.node.start()
-        code = json.loads(self.cloud.admin("join-code", ORGANISATION, SITE, "--json"))["code"]
+        managed = () if self._managed else ("--unmanaged",)
+        code = json.loads(self.cloud.admin("join-code", ORGANISATION, SITE, "--json", *managed))["code"]
         self.node.pullprint("join", self.cloud.url, code, "--ca", str(self.cloud.authority))
         self.node.wait_connected()
         self.cups.add_queue("pullprint", "pullprint:/", PPD)

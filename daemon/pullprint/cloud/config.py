@@ -23,11 +23,15 @@ class Settings:
     """An SQLAlchemy URL such as ``postgresql+psycopg://…``; empty: SQLite in `state_dir`."""
     port_file: Path | None = None
     """The port that is listened on is written here once connections are accepted."""
+    upload_limit_mib: int = 512
+    """Of one document that is uploaded on the page."""
     log_level: str = "info"
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
             raise ValueError("port must be between 0 and 65535")
+        if self.upload_limit_mib < 1:
+            raise ValueError("upload_limit_mib must be 1 or more")
         if self.public_url and not self.public_url.startswith("https://"):
             raise ValueError("public_url must begin with https://")
         if self.log_level.lower() not in ("debug", "info", "warning", "error"):

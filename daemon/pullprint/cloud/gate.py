@@ -96,15 +96,20 @@ _USER = web.RequestKey("user", SignedIn)
 _NODE = web.RequestKey("node", Node)
 _BODY = web.RequestKey("body", bytes)
 _DECLARED = "pullprint_access"
+_STREAMS = "pullprint_streams"
 
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def access(who: Access) -> Callable[[Handle], Handle]:
-    """Declare who may call the handler."""
+def access(who: Access, *, streams: str = "") -> Callable[[Handle], Handle]:
+    """Declare who may call the handler; one that *streams* reads its body, of this content type, by itself and within
+    limits of its own. That is for users only: what a node sends is signed as a whole."""
+    if streams and who is not Access.USER:
+        raise ValueError("only a route for users can read its own body")
 
     def declare(handler: Handle) -> Handle:
         setattr(handler, _DECLARED, who)
+        setattr(handler, _STREAMS, streams)
         return handler
 
     return declare
@@ -183,12 +188,16 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise
     except Exception as error:  # noqa: BLE001  (the root of every request)
         response = _failure(_logged(request, error))
+    return response
+
+
+async def protect(_request: web.Request, response: web.StreamResponse) -> None:
+    """What every answer says of itself, also one that is written piece by piece: for `on_response_prepare`."""
     response.headers["Server"] = "pullprint-cloud"
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Referrer-Policy", "no-referrer")
     response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
     response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-    return response
 
 
 async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -199,14 +208,18 @@ async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     if who in (Access.NODE, Access.ENROLMENT):
         await _admit_node(request, cloud, who)
         return await handler(request)
-    if request.method not in ("GET", "HEAD"):
-        _refuse_foreign_pages(request)
     if who is Access.USER:
         signed_in = await cloud.store.read(sessions.find, token(request))
         if signed_in.stale:
             await cloud.store.note(sessions.touch, signed_in.token_hash)
         request[_USER] = signed_in
-    request[_BODY] = await _read(request, api.BODY_LIMIT)
+    if request.method not in ("GET", "HEAD"):
+        _refuse_foreign_pages(request)
+    if streams := getattr(request.match_info.handler, _STREAMS, ""):
+        _refuse_compressed(request)
+        _refuse_type(request, streams)
+    else:
+        request[_BODY] = await _read(request, api.BODY_LIMIT)
     return await handler(request)
 
 
@@ -244,13 +257,22 @@ def _refuse_foreign_pages(request: web.Request) -> None:
     # SameSite and the content type already stop them; this is for browsers that get one of the two wrong.
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
         raise NotAllowed(reason="another site's page may not do this in your name")
-    if request.method == "POST" and request.content_type != "application/json":
-        raise BadRequest(reason="its Content-Type is not application/json")
+    if request.method == "POST":
+        _refuse_type(request, "application/json")
+
+
+def _refuse_type(request: web.Request, expected: str) -> None:
+    if request.content_type != expected:
+        raise BadRequest(reason=f"its Content-Type is not {expected}")
+
+
+def _refuse_compressed(request: web.Request) -> None:
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise BadRequest(reason="its body is compressed")
 
 
 async def _read(request: web.Request, limit: int) -> bytes:
-    if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise BadRequest(reason="its body is compressed")
+    _refuse_compressed(request)
     if (request.content_length or 0) > limit:
         raise TooLarge(what="The request", limit=f"{limit >> 10} KiB")
     if not request.can_read_body:

@@ -1,7 +1,9 @@
 """Requests to the cloud: signed, limited, and with errors that a person can read."""
 
 import asyncio
+import contextlib
 import ssl
+from collections.abc import AsyncIterator
 from typing import TypeVar
 
 import aiohttp
@@ -83,6 +85,32 @@ class CloudClient:
             raise CloudAway(cloud=self.host, reason="its answer is empty")
         return result
 
+    async def tell(self, path: str, message: Message) -> None:
+        """*message*, to which nothing but 204 is the answer. Raises CloudAway, CloudRefused."""
+        if await self._request("POST", path, "", message.model_dump_json().encode(), Message, TIMEOUT) is not None:
+            raise CloudAway(cloud=self.host, reason="its answer is not empty")
+
+    @contextlib.asynccontextmanager
+    async def stream(self, path: str, idle: float, total: float) -> AsyncIterator[AsyncIterator[bytes]]:
+        """What is at *path*, piece by piece, with at most *idle* seconds between two and *total* for all.
+
+        Raises CloudAway, also while the pieces are read and when they end too early, and CloudRefused.
+        """
+        assert self._session is not None
+        headers = sign(self._key, self._node, "GET", path, "", b"", self._clock.now())
+        limits = aiohttp.ClientTimeout(total=total, sock_connect=TIMEOUT, sock_read=idle)
+        try:
+            async with self._session.get(
+                self._url.with_path(path), headers=headers, allow_redirects=False, timeout=limits
+            ) as response:
+                if response.status != 200:
+                    raise _refused(response.status, await _limited(response), self.host)
+                yield response.content.iter_any()
+        except TimeoutError as error:
+            raise CloudAway(cloud=self.host, reason="it is silent") from error
+        except aiohttp.ClientError as error:
+            raise CloudAway(cloud=self.host, reason=_reason(error)) from error
+
     async def _request(
         self, method: str, path: str, query: str, body: bytes, answer: type[Answer], timeout: float
     ) -> Answer | None:
@@ -106,13 +134,12 @@ class CloudClient:
             raise CloudAway(cloud=self.host, reason=_reason(error)) from error
         if status == 204:
             return None
+        if status >= 300:
+            raise _refused(status, raw, self.host)
         try:
-            if status >= 300:
-                failure = Failure.model_validate_json(raw)
-                raise CloudRefused(status, failure.code, failure.sentence)
             return answer.model_validate_json(raw)
         except ValidationError as error:
-            raise CloudAway(cloud=self.host, reason=f"its answer ({status}) is not one of ours") from error
+            raise _not_ours(status, self.host) from error
 
 
 def check_cloud(url: str) -> URL:
@@ -124,6 +151,18 @@ def check_cloud(url: str) -> URL:
     if parsed.scheme != "https" or not parsed.host or parsed.user or parsed.password or parsed.path not in ("", "/"):
         raise BadRequest(reason="the cloud's address looks like https://print.example.com")
     return parsed.origin()
+
+
+def _refused(status: int, raw: bytes, host: str) -> PullprintError:
+    try:
+        failure = Failure.model_validate_json(raw)
+    except ValidationError:
+        return _not_ours(status, host)
+    return CloudRefused(status, failure.code, failure.sentence)
+
+
+def _not_ours(status: int, host: str) -> CloudAway:
+    return CloudAway(cloud=host, reason=f"its answer ({status}) is not one of ours")
 
 
 async def _limited(response: aiohttp.ClientResponse) -> bytes:

@@ -23,21 +23,23 @@ from pullprint.base.peer import peer_uid
 from pullprint.base.text import printable
 from pullprint.model.facts import Facts
 from pullprint.model.job import Context, Submission, new_job_id
-from pullprint.model.owner import new_code, owner_of
+from pullprint.model.owner import new_code
 from pullprint.model.states import ENDED
 from pullprint.model.ticket import TicketRefused
 from pullprint.model.votes import Vote
 from pullprint.node.document import Dropped, EmptyDocument, IncomingDocument
-from pullprint.node.facts import FactCounter
+from pullprint.node.facts import Counted, FactCounter
 from pullprint.node.holder import Holder, record_of
 from pullprint.node.settings import Settings
 from pullprint.node.site import NotJoined, Site
 from pullprint.vault.index import Index
 from pullprint.vault.keyring import Identity
+from pullprint.vault.parts import wrap_picture
+from pullprint.vault.picture import seal_picture
 from pullprint.vault.record import Record, Step
 from pullprint.vault.sealing import Party, seal
 from pullprint.wire.intake import ANSWER_LIMIT, LINE_LIMIT, LineRefused, read_line
-from pullprint.wire.node import CLOUD
+from pullprint.wire.node import CLOUD, PictureReport
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +110,7 @@ class Intake:
         self._threads = ThreadPoolExecutor(SEALING_THREADS, thread_name_prefix="seal")
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._arriving: dict[str, asyncio.Future[None]] = {}
+        self._tasks: asyncio.TaskGroup | None = None
         self._counting = 0
         self._counting_memory = 0
         self._allowed = {0, os.geteuid(), *_uids(settings.intake_accounts)}
@@ -117,7 +120,7 @@ class Intake:
         listener.setblocking(False)
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.TaskGroup() as group:
+            async with asyncio.TaskGroup() as self._tasks:
                 while True:
                     await self._slots.acquire()
                     try:
@@ -129,16 +132,36 @@ class Intake:
                         await self._clock.sleep(ACCEPT_PAUSE)
                         continue
                     connection.setblocking(False)
-                    task = group.create_task(self._serve(connection, group), name="intake")
+                    task = self._tasks.create_task(self._serve(connection), name="intake")
                     task.add_done_callback(lambda _: self._slots.release())
         finally:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _serve(self, connection: socket.socket, group: asyncio.TaskGroup) -> None:
+    async def hold(self, submission: Submission, document: IncomingDocument, owner: str | None = None) -> Record:
+        """Store *document*, which becomes ours, and have it counted; the record of *submission*, new or known.
+
+        *owner* is whose it is; None: whoever the submitter's account belongs to. Raises AlreadyEnded, DiskFull,
+        KeyTooOld, NotJoined, TooLarge, WrongQueue, OSError, and what reading *document* raises.
+        """
+        assert self._tasks is not None
+        handed_on = False
+        try:
+            record, fresh = await self._store(submission, document, owner)
+            if fresh and (problem := self._uncountable(document)):
+                self._tasks.create_task(self._learn(record, Counted(Facts.unknown(problem))), name="facts")
+            elif fresh:
+                self._tasks.create_task(self._count(record, document), name="facts")
+                handed_on = True
+            return record
+        finally:
+            if not handed_on:
+                document.close()
+
+    async def _serve(self, connection: socket.socket) -> None:
         fds: list[int] = []
         with connection:
             try:
-                answer = await self._answer(connection, fds, group)
+                answer = await self._answer(connection, fds)
             except Dropped:
                 return
             except _REFUSED as error:
@@ -160,7 +183,7 @@ class Intake:
                     line = printable(answer, ANSWER_LIMIT // 4).encode() + b"\n"
                     await asyncio.get_running_loop().sock_sendall(connection, line)
 
-    async def _answer(self, connection: socket.socket, fds: list[int], group: asyncio.TaskGroup) -> str:
+    async def _answer(self, connection: socket.socket, fds: list[int]) -> str:
         if peer_uid(connection) not in self._allowed:
             raise LineRefused(reason="its account may not hand over jobs")
         line = await _receive(connection, fds)
@@ -172,7 +195,6 @@ class Intake:
         checkpoint("line-received")
         document = IncomingDocument(fds[0])
         fds.clear()
-        handed_on = False
         loop = asyncio.get_running_loop()
 
         def heard() -> None:
@@ -184,20 +206,15 @@ class Intake:
 
         loop.add_reader(connection, heard)
         try:
-            record, fresh = await self._store(submission, document)
-            if fresh and (problem := self._uncountable(document)):
-                group.create_task(self._learn(record, Facts.unknown(problem)), name="facts")
-            elif fresh:
-                group.create_task(self._count(record, document), name="facts")
-                handed_on = True
+            record = await self.hold(submission, document)
         finally:
             loop.remove_reader(connection)
-            if not handed_on:
-                document.close()
         checkpoint("indexed")
         return f"stored {record.id} {_told(record, self._site.config.public_url)}"
 
-    async def _store(self, submission: Submission, document: IncomingDocument) -> tuple[Record, bool]:
+    async def _store(
+        self, submission: Submission, document: IncomingDocument, owner: str | None
+    ) -> tuple[Record, bool]:
         """The record of *submission*, and whether it is new; a second run for the same job waits for the first."""
         while arriving := self._arriving.get(submission.job_uuid):
             await asyncio.wait([arriving])
@@ -207,17 +224,18 @@ class Intake:
             known = await self._holder.read(Index.by_uuid, submission.job_uuid)
             if known and known.state in ENDED:
                 raise AlreadyEnded(state=known.state.value)
-            return (known, False) if known else (await self._seal(submission, document), True)
+            return (known, False) if known else (await self._seal(submission, document, owner), True)
         finally:
             del self._arriving[submission.job_uuid]
             done.set_result(None)
 
-    async def _seal(self, submission: Submission, document: IncomingDocument) -> Record:
+    async def _seal(self, submission: Submission, document: IncomingDocument, owner: str | None) -> Record:
         now = self._site.cloud_now()
         config = self._site.config
         direct = _direct_printer(submission.device_uri)
         local = submission.host in LOCAL_HOSTS
-        owner = owner_of(submission.submitter, config.owner_rule if local else "", config.users)
+        if owner is None:
+            owner = self._site.user_of(submission.submitter) if local else ""
         job = new_job_id()
         context = Context(
             organisation=config.organisation, site=config.site, origin_node=self._identity.node,
@@ -275,21 +293,30 @@ class Intake:
         self._counting += 1
         self._counting_memory += memory
         try:
-            facts = await self._counter.count(document.countable, record.content_type)
+            counted = await self._counter.count(document.countable, record.content_type)
         except Exception:
             log.exception("counting failed")
-            facts = Facts.unknown("failed")
+            counted = Counted(Facts.unknown("failed"))
         finally:
             self._counting -= 1
             self._counting_memory -= memory
             document.close()
-        await self._learn(record, facts)
+        await self._learn(record, counted)
 
-    async def _learn(self, record: Record, facts: Facts) -> None:
+    async def _learn(self, record: Record, counted: Counted) -> None:
+        facts = counted.facts
         try:
-            await self._holder.change(Index.learn, record.id, Step("facts", _counted(facts)), facts=facts)
-        except PullprintError as error:
-            log.info("facts of %s: %s", record.id, error.code)
+            step = Step("facts", _counted(facts))
+            picture = self._sealed(record.id, counted.picture) if counted.picture else None
+            await self._holder.change(Index.learn, record.id, step, facts=facts, picture=picture)
+        except (PullprintError, ValueError) as error:  # ValueError: the cloud's key is none
+            log.info("facts of %s: %s", record.id, error)
+
+    def _sealed(self, job: str, picture: bytes) -> tuple[bytes, PictureReport]:
+        """A fresh key, and *picture* sealed with it as the cloud is told."""
+        sealed, cloud = seal_picture(picture, job=job), self._site.config.cloud_key
+        wrapped = wrap_picture(sealed.sealed, cloud.public, job=job, key=cloud.key)
+        return sealed.key, PictureReport(job=job, cloud_key=cloud.key, picture=wrapped)
 
 
 async def _receive(connection: socket.socket, fds: list[int]) -> bytes:

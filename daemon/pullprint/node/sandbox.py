@@ -3,6 +3,9 @@
 Namespaces of its own without a network, a file tree with only the interpreter and the program, nothing writable, no new
 processes, and limits on memory, processor time, wall clock and the length of its answer. The answer is as untrusted as
 what the program read.
+
+A run whose `Limits` allow it more, because it starts a program that was not made for this, gets a private file system
+in memory and processes of its own, and nothing else.
 """
 
 import asyncio
@@ -13,7 +16,7 @@ import shutil
 import signal
 import struct
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +33,11 @@ class Limits:
     """Bytes of address space."""
     answer: int = 64 << 10
     """Bytes on stdout."""
+    scratch: int = 0
+    """Bytes of a private file system in memory at /tmp, which goes with the run; 0: nothing is writable."""
+    processes: int = 1
+    """And threads. More than one may also speak to each other."""
+    files: int = 32
 
 
 DEFAULT_LIMITS = Limits()
@@ -51,14 +59,16 @@ class Tools:
     """Where the program stands in the sandbox: under its own name, by which ps(1) shows it."""
 
 
-def find_tools(program: Path) -> Tools | None:
-    """What it takes to run *program* in a sandbox; None where something of it is missing. Blocking."""
+def find_tools(program: Path, also: Iterable[Path] = ()) -> Tools | None:
+    """What it takes to run *program* in a sandbox, where it sees the folders *also* too; None where something of it is
+    missing. Blocking."""
     paths = [shutil.which(name, path="/usr/bin:/bin") for name in ("bwrap", "prlimit", "nice")]
     bwrap, prlimit, nice = paths
     if not (bwrap and prlimit and nice):
         return None
     inside = f"/{program.name}"
-    binds = (*_interpreter_binds(), "--ro-bind", str(program.resolve()), inside)
+    folders = [word for folder in also if folder.is_dir() for word in ("--ro-bind", str(folder), str(folder))]
+    binds = (*_interpreter_binds(), *folders, "--ro-bind", str(program.resolve()), inside)
     return Tools(bwrap, prlimit, nice, binds, inside)
 
 
@@ -79,7 +89,13 @@ class Sandbox:
 
         Raises TimeoutError, TooMuchSaid, and OSError when no process can be started.
         """
-        with _seccomp_filter() as seccomp:
+        answer = bytearray()
+        status = await self.run_into(answer.extend, arguments, clock)
+        return bytes(answer), status
+
+    async def run_into(self, take: Callable[[bytes], object], arguments: list[str], clock: Clock) -> int:
+        """As `run`; *take* gets what is said as it is said, which may turn out to be too much or cut off."""
+        with _seccomp_filter(alone=self.limits.processes == 1) as seccomp:
             process = await asyncio.create_subprocess_exec(
                 *self._command(seccomp),
                 *arguments,
@@ -95,8 +111,8 @@ class Sandbox:
         assert stdout is not None
         try:
             async with asyncio.timeout(self.deadline - clock.monotonic()):
-                answer = await _read_all(stdout, self.limits.answer)
-                return answer, await process.wait()
+                await _read_all(stdout, self.limits.answer, take)
+                return await process.wait()
         finally:
             # The group, because a bwrap that is killed while it sets the sandbox up leaves a child that waits for it
             # for ever; later everybody in the sandbox dies with it. Then what is left in the pipe is little, and ends.
@@ -113,19 +129,25 @@ class Sandbox:
         yield from ("--unshare-cgroup-try", "--disable-userns", "--cap-drop", "ALL")
         yield from ("--die-with-parent", "--uid", "65534", "--gid", "65534")
         yield from ("--clearenv", "--setenv", "CONTENT_TYPE", self.content_type, "--hostname", "sandbox")
-        yield from ("--tmpfs", "/tmp")  # noqa: S108  (private, empty and read-only)
+        if self.limits.scratch:
+            yield from ("--size", str(self.limits.scratch), "--tmpfs", "/tmp", "--setenv", "HOME", "/tmp")  # noqa: S108
+            yield from ("--dev-bind", "/dev/urandom", "/dev/urandom")
+        else:
+            yield from ("--tmpfs", "/tmp")  # noqa: S108  (private, empty and read-only)
         yield from self.tools.binds
-        yield from ("--remount-ro", "/tmp", "--remount-ro", "/", "--chdir", "/")  # noqa: S108
+        if not self.limits.scratch:
+            yield from ("--remount-ro", "/tmp")  # noqa: S108
+        yield from ("--remount-ro", "/", "--chdir", "/")
         if seccomp is not None:
             yield from ("--seccomp", str(seccomp))
         yield from ("--", self.tools.prlimit, f"--as={self.limits.memory}")
         yield from (
             f"--cpu={self.limits.cpu_seconds}:{self.limits.cpu_seconds + 1}",
-            "--fsize=0",
-            "--nproc=1",
+            f"--fsize={self.limits.scratch}",
+            f"--nproc={self.limits.processes}",
         )
         # One byte, not none: core(5) ignores a limit of zero for cores that go to a pipe, document and all.
-        yield from ("--nofile=32", "--core=1", "--memlock=0", "--msgqueue=0", "--")
+        yield from (f"--nofile={self.limits.files}", "--core=1", "--memlock=0", "--msgqueue=0", "--")
 
 
 def _step_back(session: int) -> None:
@@ -152,27 +174,30 @@ def _interpreter_binds() -> Iterator[str]:
             yield from ("--ro-bind", prefix, prefix)
 
 
-async def _read_all(stream: asyncio.StreamReader, limit: int) -> bytes:
-    data = bytearray()
-    while chunk := await stream.read(limit + 1 - len(data)):
-        data += chunk
-        if len(data) > limit:
+async def _read_all(stream: asyncio.StreamReader, limit: int, take: Callable[[bytes], object]) -> None:
+    while chunk := await stream.read(min(limit + 1, 1 << 16)):
+        limit -= len(chunk)
+        if limit < 0:
             raise TooMuchSaid
-    return bytes(data)
+        take(chunk)
 
 
-# System calls that counting never needs, as (x86-64, arm64): new processes, sockets, what changes files
-# through a read-only descriptor, and the corners of the kernel in which most of its holes were found.
-_REFUSED_CALLS: dict[str, tuple[int, int | None]] = {
+# System calls that only a program with processes and files of its own needs, as (x86-64, arm64): those that make them,
+# and sockets, which without a network reach nobody else.
+_CALLS_OF_SEVERAL: dict[str, tuple[int, int | None]] = {
     "clone": (56, 220), "fork": (57, None), "vfork": (58, None), "clone3": (435, 435),
     "socket": (41, 198), "socketpair": (53, 199), "memfd_create": (319, 279),
+    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53),
+}  # fmt: skip
+# Those that nothing in a sandbox needs: what changes files through a read-only descriptor, and the corners of the
+# kernel in which most of its holes were found.
+_REFUSED_CALLS: dict[str, tuple[int, int | None]] = {
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271),
     "pidfd_open": (434, 434), "pidfd_getfd": (438, 438),
     "unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "umount2": (166, 39),
     "pivot_root": (155, 41), "chroot": (161, 51), "fsopen": (430, 430), "fsmount": (432, 432), "open_tree":
     (428, 428), "move_mount": (429, 429), "mount_setattr": (442, 442), "open_by_handle_at": (304, 265),
-    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "chown": (92, None), "fchown": (93, 55),
-    "lchown": (94, None), "fchownat": (260, 54), "fsetxattr": (190, 7),
+    "chown": (92, None), "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "fsetxattr": (190, 7),
     "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "io_uring_setup": (425, 425),
     "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),
     "shmget": (29, 194), "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180),
@@ -185,13 +210,15 @@ _X32_CALLS = 0x40000000
 
 
 @contextlib.contextmanager
-def _seccomp_filter() -> Iterator[int | None]:
-    """A file with the BPF program that refuses `_REFUSED_CALLS`; None on a processor that is not listed."""
+def _seccomp_filter(*, alone: bool) -> Iterator[int | None]:
+    """A file with the BPF program that refuses `_REFUSED_CALLS`, and `_CALLS_OF_SEVERAL` to who is to be *alone*; None
+    on a processor that is not listed."""
     if platform.machine() not in _ARCHITECTURES:
         yield None
         return
     column, architecture = _ARCHITECTURES[platform.machine()]
-    calls = [numbers[column] for numbers in _REFUSED_CALLS.values()]
+    refused = {**_REFUSED_CALLS, **(_CALLS_OF_SEVERAL if alone else {})}
+    calls = [numbers[column] for numbers in refused.values()]
     fd = os.memfd_create("seccomp", os.MFD_CLOEXEC)
     try:
         # pwrite leaves the position at the start, where bwrap begins to read.

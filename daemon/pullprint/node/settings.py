@@ -29,6 +29,9 @@ class Settings:
     backend_dir: Path = Path("/usr/libexec/cups/backend" if MACOS else "/usr/lib/cups/backend")
     """CUPS's own ipp, ipps, socket and lpd."""
     facts_program: Path = Path("/usr/lib/cups/filter/pullprint-facts")
+    convert_program: Path = Path("/usr/lib/cups/filter/pullprint-convert")
+    upload_media: str = "iso_a4_210x297mm"
+    """Paper for uploaded pictures and texts (PWG 5101.1)."""
     cups_server: str = ""
     """Host or socket of the local cupsd that ``pullprint doctor`` looks at; empty for libcups's default."""
     cups_port: int = 631
