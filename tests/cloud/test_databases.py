@@ -21,10 +21,25 @@ from tests.cloud.test_channel import (  # noqa: F401  (run here again, on each d
     test_same_events_many_times_at_once_are_applied_once,
 )
 from tests.cloud.test_enrolment import test_one_code_used_by_two_at_once_makes_one_node  # noqa: F401
+from tests.cloud.test_logins import (  # noqa: F401
+    test_account_becomes_the_user_who_allows_it_and_its_node_is_told_with_a_signature,
+    test_account_is_listed_beside_sessions_and_can_be_taken_back,
+    test_code_is_answered_once,
+    test_latest_login_of_an_account_counts,
+    test_new_code_replaces_the_accounts_older_one,
+    test_node_has_a_limited_number_of_pending_logins,
+    test_removed_user_has_no_accounts_and_gets_no_token,
+    test_token_is_given_once,
+)
 from tests.cloud.test_orders import (  # noqa: F401
     test_order_reaches_the_holder_with_a_part_that_only_it_can_open,
     test_released_by_two_browsers_at_once_gives_one_order,
     test_uncertain_job_prints_again_only_under_an_order_that_names_the_doubtful_attempt,
+)
+from tests.cloud.test_sessions import (  # noqa: F401
+    test_list_names_each_place_and_one_of_them_can_be_ended,
+    test_nobody_else_sees_or_ends_a_session,
+    test_what_is_parked_under_a_session_ends_with_it,
 )
 from tests.cloud.test_web import (  # noqa: F401
     test_claim_gives_the_job_to_whoever_has_its_code_and_guessing_is_throttled,

@@ -14,6 +14,8 @@ from tests.rig.documents import marker, pdf
 from tests.rig.printers import RawPrinter
 
 from pullprint.model.states import State
+from pullprint.node import release
+from pullprint.printers.outcome import Phase, Progress
 from pullprint.vault.index import Index
 from pullprint.vault.record import Record
 from pullprint.wire.jws import StatementRefused
@@ -285,3 +287,29 @@ async def test_a_rebuild_that_was_interrupted_voids_the_votes_of_the_rest_too(ho
     after = [await host.record(record.id) for record in records]
     assert [record.vote.lost for record in after] == [False, True, True], "the first one stands for what was taken in"
     assert not await host.holder.read(Index.rebuilding)
+
+
+async def test_pages_that_are_out_are_told_once_each_and_not_in_the_trace(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release, "PROGRESS_EVERY", 0.05)
+    record = await held(host)
+
+    async def told(pages: int) -> None:
+        async with asyncio.timeout(10):
+            while f"out so far: {pages}." not in (await host.record(record.id)).sentence:
+                await asyncio.sleep(0.01)
+
+    async with release._Teller(host.holder, record.id, "Foyer") as teller:
+        teller.tell(Progress(Phase.CONNECTING, waiting=True))
+        teller.tell(Progress(Phase.PRINTING, pages_completed=0))
+        teller.tell(Progress(Phase.PRINTING, pages_completed=1))
+        await told(1)
+        for pages in (1, 1, 2, 3):
+            teller.tell(Progress(Phase.PRINTING, pages_completed=pages))
+        await told(3)
+    events = await host.events(record.id)
+    assert [event for event in events if event not in ("stored", "held", "facts")] == ["connecting", "printing"]
+    reports = [json.loads(report) for _, report in await host.holder.read(Index.outbox, 100)]
+    pages = [report["pages"] for report in reports if report["kind"] == "state" and report["pages"]]
+    assert pages == [1, 3]

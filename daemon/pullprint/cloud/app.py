@@ -13,10 +13,10 @@ from aiohttp import web
 from pullprint.base import files, systemd
 from pullprint.base.clock import Clock
 from pullprint.base.errors import ConfigError
-from pullprint.cloud import housekeeping, page, routes_node, routes_web, tls
+from pullprint.cloud import housekeeping, page, pictures, routes_node, routes_sessions, routes_web, stream, tls, uploads
 from pullprint.cloud.bus import Bus, LocalBus, watch_changes
 from pullprint.cloud.config import Settings
-from pullprint.cloud.gate import CLOUD, Cloud, check_declared, gate
+from pullprint.cloud.gate import CLOUD, Cloud, check_declared, gate, protect
 from pullprint.cloud.store import Store
 from pullprint.cloud.users import Passwords
 
@@ -35,8 +35,13 @@ def build(cloud: Cloud) -> web.Application:
     """The application. Raises ConfigError when a route does not say who may call it."""
     app = web.Application(middlewares=[gate])
     app[CLOUD] = cloud
+    app.on_response_prepare.append(protect)
     routes_node.add(app)
+    routes_sessions.add(app)
     routes_web.add(app)
+    stream.add(app)
+    uploads.add(app)
+    pictures.add(app)
     page.add(app)
     check_declared(app)
     return app

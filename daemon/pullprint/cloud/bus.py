@@ -29,11 +29,15 @@ class Waiter:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self.heard: set[str] = set()
+        """Topics that woke it; whoever waits for several takes them out."""
         self.closed = False
         """The server is stopping: answer at once."""
 
-    def wake(self) -> None:
+    def wake(self, topic: str = "") -> None:
         """Something may have happened."""
+        if topic:
+            self.heard.add(topic)
         self._event.set()
 
     async def wait(self, seconds: float) -> bool:
@@ -73,7 +77,7 @@ class LocalBus:
     def wake(self, topics: set[str]) -> None:
         for topic in topics:
             for waiter in self._waiters.get(topic, ()):
-                waiter.wake()
+                waiter.wake(topic)
 
     @contextlib.contextmanager
     def listen(self, *topics: str) -> Iterator[Waiter]:
@@ -111,6 +115,11 @@ def organisation_topic(organisation_id: str) -> str:
 def jobs_topic(organisation_id: str, user: str) -> str:
     """A user's list of jobs."""
     return f"jobs:{organisation_id}/{user}"
+
+
+def printers_topic(organisation_id: str) -> str:
+    """How an organisation's printers are and what they can do."""
+    return f"printers:{organisation_id}"
 
 
 def count_change(t: Transaction, organisation_id: str) -> None:

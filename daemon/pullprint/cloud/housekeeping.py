@@ -6,7 +6,7 @@ from sqlalchemy import delete, update
 
 from pullprint.base.clock import Clock
 from pullprint.base.errors import PullprintError
-from pullprint.cloud import enrolment, inbox, jobs, keys, nodes, organisations, sessions, sites, throttle
+from pullprint.cloud import enrolment, inbox, jobs, keys, logins, nodes, organisations, sessions, sites, throttle
 from pullprint.cloud.store import Store, Transaction
 from pullprint.cloud.tables import job
 from pullprint.model.states import ENDED, State
@@ -50,6 +50,7 @@ def end_overdue_jobs(t: Transaction) -> None:
             state=State.EXPIRED.value,
             ended=t.now,
             cloud_slot=b"",
+            picture=None,
             sentence="It was held for as long as it may be, and was not printed.",
         )
         .returning(job.c.organisation, job.c.owner)
@@ -62,6 +63,7 @@ def forget(t: Transaction) -> None:
     """Drop what has had its time."""
     nodes.forget_nonces(t)
     sessions.forget_ended(t)
+    logins.forget_old(t)
     throttle.forget_old(t)
     enrolment.forget_codes(t)
     inbox.forget_expired(t)

@@ -2,35 +2,52 @@
 
 import hashlib
 import json
+import math
 from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
 
-from pullprint.base.errors import NotFound
+from pullprint.base.errors import BadRequest, NotFound
 from pullprint.cloud import inbox
 from pullprint.cloud.bus import jobs_topic
 from pullprint.cloud.store import AnyRow, Transaction
 from pullprint.cloud.tables import holder, job, node, release, trace, user_account
 from pullprint.model.facts import Facts
+from pullprint.model.job import JOB_ID
 from pullprint.model.owner import tidy_code
 from pullprint.model.states import ENDED, State, WrongState
 from pullprint.model.ticket import Ticket
-from pullprint.wire.api import JobList
+from pullprint.wire.api import History, JobList
 from pullprint.wire.node import CLOUD, CancelItem, OwnerItem, SettleItem
 from pullprint.wire.types import ticket_to_dict
 from pullprint.wire.views import JobView, StepView
 
+_END_OF_TIME = float(1 << 40)
+_CURSOR_LIMIT = 64
 LATELY = 86_400
 """Seconds for which an ended job is still listed."""
 LIST_LIMIT = 1_000
+HISTORY_PAGE = 50
 TRACE_LIMIT = 2_000
 BUSY = frozenset({State.PREPARED, State.COMMITTED, State.SENDING})
 """States in which a job is at the printer; its node alone says how that ends."""
 
-_OF_USER = (
-    select(job, node.c.name.label("node_name"))
+_OF_USER = (  # whether there is a picture, but not every picture
+    select(
+        *(column for column in job.c if column is not job.c.picture),
+        job.c.picture.is_not(None).label("has_picture"),
+        node.c.name.label("node_name"),
+    )
     .join(node, node.c.id == job.c.node)
     .where(job.c.organisation == bindparam("of"), job.c.owner == bindparam("user"))
+)
+_HISTORY = (
+    _OF_USER.where(job.c.ended.is_not(None))
+    .where(
+        (job.c.ended < bindparam("before")) | ((job.c.ended == bindparam("before")) & (job.c.id > bindparam("after")))
+    )
+    .order_by(job.c.ended.desc(), job.c.id)
+    .limit(HISTORY_PAGE)
 )
 _VIEW = _OF_USER.where(job.c.id == bindparam("job"))
 _UNDER_WAY = select(release.c.id).where(
@@ -86,6 +103,28 @@ def listing(t: Transaction, organisation_id: str, user: str) -> JobList:
     return JobList(version=number, jobs=tuple(_view(row, doubts.get(row.id, ())) for row in rows))
 
 
+def history(t: Transaction, organisation_id: str, user: str, cursor: str) -> History:
+    """A user's jobs that ended, latest first, from *cursor* on (the `History.next` of the page before, or empty).
+
+    Raises BadRequest.
+    """
+    before, after = _place(cursor) if cursor else (float("inf"), "")
+    rows = t.all(_HISTORY, {"of": organisation_id, "user": user, "before": min(before, _END_OF_TIME), "after": after})
+    more = len(rows) == HISTORY_PAGE
+    return History(jobs=tuple(_view(row, ()) for row in rows), next=f"{rows[-1].ended!r}-{rows[-1].id}" if more else "")
+
+
+def _place(cursor: str) -> tuple[float, str]:
+    ended, _, job_id = cursor.rpartition("-")
+    try:
+        before = float(ended)
+    except ValueError:
+        before = math.nan
+    if len(cursor) > _CURSOR_LIMIT or not math.isfinite(before) or not JOB_ID.fullmatch(job_id):
+        raise BadRequest(reason="before is not where a page of the history ended")
+    return before, job_id
+
+
 def view(t: Transaction, organisation_id: str, user: str, job_id: str) -> JobView:
     """One of a user's jobs. Raises NotFound."""
     row = t.one(_VIEW, {"of": organisation_id, "user": user, "job": job_id})
@@ -112,7 +151,7 @@ def cancel(t: Transaction, organisation_id: str, user: str, job_id: str) -> JobV
     if row.ended is None and row.cancelling is None:
         if row.state in BUSY or under_way(t, organisation_id, job_id):
             raise BeingPrinted
-        t.run(_this(organisation_id, job_id).values(cancelling=t.now))
+        t.run(_this(organisation_id, job_id).values(cancelling=t.now, picture=None))
         for node_id in holders(t, organisation_id, job_id):
             inbox.put(t, node_id, CancelItem(seq=0, job=job_id, by=user))
         add_step(t, organisation_id, job_id, "cancel", f"Deleted by {user}.")
@@ -267,4 +306,10 @@ def _view(row: AnyRow, doubts: tuple[int, ...]) -> JobView:
         expires=int(row.expires),
         direct_printer=row.direct_printer,
         doubtful=doubts,
+        site=row.site,
+        trouble=row.trouble,
+        printer=row.printer_name,
+        printed=row.pages,
+        picture=bool(row.has_picture),
+        ended=None if row.ended is None else int(row.ended),
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, insert, select, update
 
 from pullprint.base.errors import BadRequest, NotAllowed, NotFound, PullprintError
-from pullprint.cloud import inbox, jobs, keys, printers
+from pullprint.cloud import accounts, inbox, jobs, keys, printers
 from pullprint.cloud.nodes import Node
 from pullprint.cloud.store import AnyRow, Transaction
 from pullprint.cloud.tables import holder, job, node, organisation, party_key, release
@@ -49,7 +49,13 @@ _INSERT = insert(release)
 _ON_ITS_WAY = (
     update(job)
     .where(job.c.organisation == bindparam("of"), job.c.id == bindparam("job"))
-    .values(ballot=bindparam("to_ballot"), sentence=bindparam("to_sentence"))
+    .values(
+        ballot=bindparam("to_ballot"),
+        sentence=bindparam("to_sentence"),
+        printer_name=bindparam("to_printer"),
+        trouble=False,
+        pages=None,
+    )
 )
 
 
@@ -107,8 +113,9 @@ def release_for_user(t: Transaction, organisation_id: str, user: str, job_id: st
 def release_for_node(t: Transaction, sender: Node, ask: Ask) -> OrderItem:
     """A holder asks, for the owner in a terminal or for a direct queue: the order is the answer.
 
-    What the owner's host says of who sits at it counts on managed hosts only. A job from a direct queue needs no
-    owner, and goes to that queue's printer and no other. Raises as `release_for_user`, and NotAllowed.
+    What the owner's host says of who sits at it counts on managed hosts, and where the owner said that an account of
+    it is theirs. A job from a direct queue needs no owner, and goes to that queue's printer and no other. Raises as
+    `release_for_user`, and NotAllowed.
     """
     row = _locked(t, sender.organisation, ask.job, sender.id)
     if row is None:
@@ -121,8 +128,8 @@ def release_for_node(t: Transaction, sender: Node, ask: Ask) -> OrderItem:
     if row.direct_printer:
         if printer.name.lower() != row.direct_printer.lower():
             raise NotAllowed(reason="a job from a direct queue goes to the printer of that queue")
-    elif not sender.managed:
-        raise NotAllowed(reason="this host is not managed; sign in on the web page to print")
+    elif not sender.managed and not accounts.has_user(t, sender.id, row.owner):
+        raise NotAllowed(reason="this host is not managed; run `pullprint login`, or print from the web page")
     doubts = jobs.doubtful(t, sender.organisation, ask.job) if row.state == State.UNCERTAIN else ()
     if set(doubts) - set(ask.forces):
         raise InDoubt
@@ -212,8 +219,10 @@ def _record(t: Transaction, wish: _Wish, order: Order) -> None:
     }
     t.run(_INSERT, values)
     sentence = f"On its way to {wish.printer.name}."
-    t.run(_ON_ITS_WAY, {"of": row.organisation, "job": row.id, "to_ballot": order.ballot, "to_sentence": sentence})
-    again = " once more" if wish.forces else ""
-    text = f"Released by {wish.by} for {wish.printer.name}{again}."
+    this = {"of": row.organisation, "job": row.id}
+    t.run(_ON_ITS_WAY, {**this, "to_ballot": order.ballot, "to_sentence": sentence, "to_printer": wish.printer.name})
+    text = f"Released by {wish.by} for {wish.printer.name}."
+    if wish.forces:
+        text = f"Released once more by {wish.by} for {wish.printer.name}."
     jobs.add_step(t, row.organisation, row.id, "release", text, order=order.jti, printer=wish.printer.name)
     jobs.changed(t, row.organisation, wish.by)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from pullprint.cloud import enrolment, inbox, orders, reports, sites, throttle
+from pullprint.base.errors import PullprintError
+from pullprint.cloud import enrolment, inbox, logins, orders, pictures, printers, reports, sites, throttle, uploads
 from pullprint.cloud.bus import node_topic, organisation_topic
 from pullprint.cloud.gate import CLOUD, Access, Cloud, access, answer, body, node, number
 from pullprint.cloud.nodes import Node
@@ -18,7 +19,10 @@ from pullprint.wire.node import (
     Holdings,
     InboxAnswer,
     Item,
+    LoginAsk,
+    PrinterStates,
     SignedConfig,
+    TokenAsk,
 )
 
 _random = random.SystemRandom()
@@ -33,6 +37,13 @@ def add(app: web.Application) -> None:
     router.add_post("/node/v1/reconcile", reconcile)
     router.add_post("/node/v1/events", events)
     router.add_post("/node/v1/releases", release)
+    router.add_post("/node/v1/printers", note_printers)
+    router.add_post("/node/v1/logins", begin_login)
+    router.add_post("/node/v1/logins/token", redeem_login)
+    router.add_post("/node/v1/logins/withdraw", withdraw_login)
+    router.add_post("/node/v1/pictures", pictures.take_keys)
+    router.add_get("/node/v1/uploads/{id}", uploads.hand_over, allow_head=False)
+    router.add_post("/node/v1/uploads/{id}", uploads.conclude)
 
 
 @access(Access.ENROLMENT)
@@ -94,3 +105,36 @@ async def release(request: web.Request) -> web.StreamResponse:
     """The node asks for an order."""
     cloud = request.app[CLOUD]
     return answer(await cloud.store.run(orders.release_for_node, node(request), body(request, Ask)))
+
+
+@access(Access.NODE)
+async def begin_login(request: web.Request) -> web.StreamResponse:
+    """A local account of the node wants to be a user."""
+    cloud, account = request.app[CLOUD], body(request, LoginAsk).account
+    return answer(await cloud.store.run(logins.begin, node(request), account, cloud.public_url))
+
+
+@access(Access.NODE)
+async def redeem_login(request: web.Request) -> web.StreamResponse:
+    """The node asks what became of it."""
+    cloud, device_code = request.app[CLOUD], body(request, TokenAsk).device_code
+    outcome = await cloud.store.run(logins.redeem, node(request), device_code)
+    if isinstance(outcome, PullprintError):
+        raise outcome
+    return answer(outcome)
+
+
+@access(Access.NODE)
+async def withdraw_login(request: web.Request) -> web.StreamResponse:
+    """Nobody waits for it any more."""
+    cloud, device_code = request.app[CLOUD], body(request, TokenAsk).device_code
+    await cloud.store.run(logins.withdraw, node(request), device_code)
+    return web.Response(status=204, headers={"Cache-Control": "no-store"})
+
+
+@access(Access.NODE)
+async def note_printers(request: web.Request) -> web.StreamResponse:
+    """What printers of the node's site said of themselves."""
+    cloud = request.app[CLOUD]
+    await cloud.store.note(printers.take, node(request), body(request, PrinterStates))
+    return web.Response(status=204, headers={"Cache-Control": "no-store"})

@@ -1,76 +1,37 @@
-"""The web API: `wire.api` over HTTP."""
+"""The web API: `wire.api` over HTTP; what belongs to signing in is in `routes_sessions`."""
+
+import asyncio
 
 from aiohttp import web
 
-from pullprint.base.errors import BadRequest, NotFound, PullprintError
-from pullprint.cloud import jobs, orders, printers, sessions, throttle, users
+from pullprint.base.errors import NotFound
+from pullprint.cloud import jobs, orders, pictures, printers, sessions, signs, stream, throttle, uploads
 from pullprint.cloud.bus import jobs_topic
-from pullprint.cloud.gate import CLOUD, Access, Cloud, access, answer, answers, body, number, token, user
+from pullprint.cloud.gate import CLOUD, Access, access, answer, answers, body, number, token, user
 from pullprint.cloud.store import Transaction
 from pullprint.model.job import JOB_ID
-from pullprint.wire.api import COOKIE, WAIT_LIMIT, JobList, Session, SignIn
+from pullprint.wire.api import WAIT_LIMIT, JobList
 from pullprint.wire.views import ClaimRequest, ReleaseRequest
-
-_ACCOUNTS_LIMIT = 4
-"""Organisations in which one name is tried with one password."""
-
-
-class SignInRefused(PullprintError):
-    """The name or the password is wrong. Nothing was changed; your jobs are still held."""
-
-    code = "sign-in-refused"
-    http_status = 401
-
-
-class WhichOrganisation(BadRequest):
-    """This name and password fit in several organisations: say which one. Nothing was changed."""
-
-    code = "which-organisation"
 
 
 def add(app: web.Application) -> None:
     """The API's routes."""
     router = app.router
-    router.add_post("/api/v1/session", sign_in)
-    router.add_get("/api/v1/session", show_session, allow_head=False)
-    router.add_delete("/api/v1/session", sign_out)
+    router.add_get("/api/v1/events", stream.events, allow_head=False)
     router.add_get("/api/v1/jobs", list_jobs, allow_head=False)
+    router.add_get("/api/v1/history", show_history, allow_head=False)
     router.add_get("/api/v1/jobs/{id}", show_job, allow_head=False)
     router.add_get("/api/v1/jobs/{id}/trace", show_trace, allow_head=False)
     router.add_post("/api/v1/jobs/{id}/release", release)
     router.add_post("/api/v1/jobs/{id}/settle", settle)
     router.add_delete("/api/v1/jobs/{id}", cancel)
     router.add_post("/api/v1/claim", claim)
+    router.add_post("/api/v1/pictures", pictures.show)
+    router.add_post("/api/v1/uploads", uploads.offer)
+    router.add_put("/api/v1/uploads/{id}", uploads.receive)
     router.add_get("/api/v1/printers", list_printers, allow_head=False)
-
-
-@access(Access.ANYONE)
-async def sign_in(request: web.Request) -> web.StreamResponse:
-    """A name and a password become a session."""
-    cloud, wanted = request.app[CLOUD], body(request, SignIn)
-    name, address = wanted.name.lower(), throttle.network_of(request.remote or "")
-    await cloud.store.note(_count_sign_in, name, address)
-    account = await _account(cloud, wanted)
-    await cloud.store.note(_forgive_sign_in, name, address)
-    value, session = await cloud.store.run(sessions.begin, account.organisation, account.name, token(request))
-    response = answer(_session(session, value), 201)
-    response.set_cookie(COOKIE, value, max_age=sessions.LIMIT, path="/", secure=True, httponly=True, samesite="Strict")
-    return response
-
-
-@access(Access.USER)
-async def show_session(request: web.Request) -> web.StreamResponse:
-    """Who is signed in."""
-    return answer(_session(user(request)))
-
-
-@access(Access.USER)
-async def sign_out(request: web.Request) -> web.StreamResponse:
-    """The session ends."""
-    await request.app[CLOUD].store.run(sessions.end, user(request).token_hash)
-    response = web.Response(status=204, headers={"Cache-Control": "no-store"})
-    response.del_cookie(COOKIE, path="/", secure=True, httponly=True, samesite="Strict")
-    return response
+    router.add_get("/api/v1/printers/{which}", show_printer, allow_head=False)
+    router.add_get("/api/v1/printers/{id}/sign.{kind:pdf|png|svg}", show_sign, allow_head=False)
 
 
 @access(Access.USER)
@@ -84,8 +45,16 @@ async def list_jobs(request: web.Request) -> web.StreamResponse:
         while listing.version == known and not waiter.closed:
             if not await waiter.wait(end - cloud.clock.monotonic()):
                 break
+            await cloud.store.read(sessions.find, token(request))  # it may have ended meanwhile
             listing = await cloud.store.read(jobs.listing, caller.organisation, caller.user)
     return answer(listing)
+
+
+@access(Access.USER)
+async def show_history(request: web.Request) -> web.StreamResponse:
+    """What ended, a page at a time."""
+    caller, before = user(request), request.query.get("before", "")
+    return answer(await request.app[CLOUD].store.read(jobs.history, caller.organisation, caller.user, before))
 
 
 @access(Access.USER)
@@ -141,38 +110,29 @@ async def list_printers(request: web.Request) -> web.StreamResponse:
     return answers(await request.app[CLOUD].store.read(printers.views, user(request).organisation))
 
 
-async def _account(cloud: Cloud, wanted: SignIn) -> users.Account:
-    accounts = await cloud.store.read(users.accounts_named, wanted.name, wanted.organisation, _ACCOUNTS_LIMIT)
-    password = wanted.password.get_secret_value()
-    fitting = [account for account in accounts if await cloud.passwords.check(password, account.password)]
-    if not accounts:
-        await cloud.passwords.check(password, None)
-    if len(fitting) > 1:
-        raise WhichOrganisation
-    if not fitting:
-        raise SignInRefused
-    return fitting[0]
+@access(Access.USER)
+async def show_printer(request: web.Request) -> web.StreamResponse:
+    """One printer, by the id in its QR code or by its code."""
+    which = request.match_info["which"]
+    return answer(await request.app[CLOUD].store.read(printers.view, user(request).organisation, which))
 
 
-def _count_sign_in(t: Transaction, name: str, address: str) -> None:
-    throttle.attempt(t, throttle.SIGN_IN_ADDRESS, address)
-    throttle.attempt(t, throttle.SIGN_IN_NAME, name)
-    throttle.attempt(t, throttle.SIGN_IN_NAME_AND_ADDRESS, name, address)
-
-
-def _forgive_sign_in(t: Transaction, name: str, address: str) -> None:
-    throttle.give_back(t, throttle.SIGN_IN_ADDRESS, address)
-    throttle.give_back(t, throttle.SIGN_IN_NAME, name)
-    throttle.give_back(t, throttle.SIGN_IN_NAME_AND_ADDRESS, name, address)
+@access(Access.USER)
+async def show_sign(request: web.Request) -> web.StreamResponse:
+    """A printer's sign."""
+    cloud, kind = request.app[CLOUD], request.match_info["kind"]
+    sign = await cloud.store.read(signs.sign, user(request).organisation, request.match_info["id"], cloud.public_url)
+    content_type, make = signs.KINDS[kind]
+    headers = {
+        "Cache-Control": "no-store",
+        "Content-Disposition": f'attachment; filename="{signs.file_name(sign, kind)}"',
+    }
+    return web.Response(body=await asyncio.to_thread(make, sign), content_type=content_type, headers=headers)
 
 
 def _count_claim(t: Transaction, organisation_id: str, name: str, address: str) -> None:
     throttle.attempt(t, throttle.CLAIM_ADDRESS, address)
     throttle.attempt(t, throttle.CLAIM_USER, organisation_id, name)
-
-
-def _session(session: sessions.SignedIn, value: str = "") -> Session:
-    return Session(user=session.user, organisation=session.organisation_name, token=value, expires=session.expires)
 
 
 def _job_id(request: web.Request) -> str:

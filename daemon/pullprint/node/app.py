@@ -20,6 +20,7 @@ from pullprint.base.errors import PullprintError
 from pullprint.base.files import private_directory
 from pullprint.node.channel import Channel
 from pullprint.node.client import CloudAway, CloudClient
+from pullprint.node.convert import Converter
 from pullprint.node.direct import DirectQueues
 from pullprint.node.doctor import examine
 from pullprint.node.facts import FactCounter
@@ -28,9 +29,12 @@ from pullprint.node.inquiry import Inquiry
 from pullprint.node.intake import Intake
 from pullprint.node.join import join
 from pullprint.node.local import LocalApi
+from pullprint.node.logins import Logins
 from pullprint.node.release import Releaser
 from pullprint.node.settings import Settings
 from pullprint.node.site import Site
+from pullprint.node.uploads import Uploads
+from pullprint.node.watch import Watch
 from pullprint.vault.index import Index
 from pullprint.vault.keyring import Keyring
 from pullprint.wire.views import FindingView, JoinRequest, StatusView
@@ -58,6 +62,7 @@ class Node:
         self._site.load()
         self._holder = Holder(settings.state_dir, self._keyring, clock)
         self._channel: Channel | None = None
+        self._logins: Logins | None = None
         self._joining = asyncio.Lock()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -83,7 +88,7 @@ class Node:
                 async with asyncio.TaskGroup() as group:
                     tasks = [
                         group.create_task(intake.run(listener), name="intake"),
-                        group.create_task(self._serve_cloud(releaser), name="cloud"),
+                        group.create_task(self._serve_cloud(releaser, intake), name="cloud"),
                         group.create_task(self._keep_house(), name="housekeeping"),
                         group.create_task(Inquiry(self._holder, self._site, self._clock, trust).run(), name="inquiry"),
                     ]
@@ -137,18 +142,29 @@ class Node:
             raise CloudAway(cloud=cloud, reason="this host is only just starting")
         return self._channel
 
-    async def _serve_cloud(self, releaser: Releaser) -> None:
+    def logins(self) -> Logins:
+        """The logins of this host's accounts. Raises NotJoined, CloudAway."""
+        if self._logins is None:
+            raise CloudAway(cloud=self._site.membership.cloud, reason="this host is only just starting")
+        return self._logins
+
+    async def _serve_cloud(self, releaser: Releaser, intake: Intake) -> None:
         while not self._site.member:
             ticket = self._site.changed.ticket
             await self._site.changed.wait(ticket)
         member = self._site.membership
         client = CloudClient(member.cloud, member.cloud_authority, member.node, self._identity.key, self._clock)
+        converter = Converter(self._settings.convert_program, self._settings.upload_media, self._clock)
+        uploads = Uploads(client, intake, self._keyring, converter)
         async with client, asyncio.TaskGroup() as group:
-            self._channel = Channel(client, self._site, self._holder, releaser, self._clock)
+            self._channel = Channel(client, self._site, self._holder, releaser, uploads, self._clock)
+            self._logins = Logins(client, self._channel, self._site, self._clock)
             group.create_task(self._channel.run(), name="channel")
+            group.create_task(self._logins.run(), name="logins")
             group.create_task(
                 DirectQueues(self._holder, self._site, self._channel, self._clock).run(), name="direct queues"
             )
+            group.create_task(Watch(self._site, releaser.printers, client, self._clock).run(), name="watch")
 
     async def _keep_house(self) -> None:
         while True:

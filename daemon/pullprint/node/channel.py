@@ -17,8 +17,10 @@ from pullprint.node.client import CloudAway, CloudClient, CloudRefused
 from pullprint.node.holder import Holder
 from pullprint.node.release import Releaser
 from pullprint.node.site import Site
+from pullprint.node.uploads import Uploads
 from pullprint.printers.delivery import Prepared
 from pullprint.vault.index import Index
+from pullprint.vault.parts import seal_picture_key
 from pullprint.vault.record import Record, Step
 from pullprint.wire import node as wire
 
@@ -46,11 +48,14 @@ OVER = "It was deleted or printed already; the copy that was still on this host 
 class Channel:
     """Keeps this node and its cloud in step; `run` ends only when it is cancelled."""
 
-    def __init__(self, client: CloudClient, site: Site, holder: Holder, releaser: Releaser, clock: Clock) -> None:
+    def __init__(
+        self, client: CloudClient, site: Site, holder: Holder, releaser: Releaser, uploads: Uploads, clock: Clock
+    ) -> None:
         self._client = client
         self._site = site
         self._holder = holder
         self._releaser = releaser
+        self._uploads = uploads
         self._clock = clock
         self._since = 0
         self._saying = asyncio.Lock()
@@ -118,7 +123,7 @@ class Channel:
         self._orders.create_task(self.carry_out(item, prepared), name="order")
 
     async def _connect(self) -> None:
-        await self._configure()
+        await self.configure()
         differences = await self._reconcile()
         if differences.restored:
             log.warning("this disk is an old copy; its jobs' votes are void")
@@ -147,7 +152,8 @@ class Channel:
         self._site.cloud_says(differences.now)
         return differences
 
-    async def _configure(self) -> None:
+    async def configure(self) -> None:
+        """Fetch the configuration now. Raises CloudAway, CloudRefused, StatementRefused."""
         signed = await self._client.get("/node/v1/config", wire.SignedConfig)
         if signed is None:
             raise CloudAway(cloud=self._client.host, reason="it has no configuration for this node")
@@ -181,7 +187,11 @@ class Channel:
             case wire.SettleItem():
                 await self._end(item.job, Event.CAME_OUT, Step("came-out", f"{item.by} says that it came out."))
             case wire.ConfigItem():
-                await self._configure()
+                await self.configure()
+            case wire.PictureItem() if self._orders is not None:
+                self._orders.create_task(self._answer(item), name="pictures")
+            case wire.UploadItem() if self._orders:
+                self._orders.create_task(self._uploads.take(item, self._say_all), name="upload")
 
     async def carry_out(self, item: wire.OrderItem, prepared: Prepared | None = None) -> None:
         """Release under *item*; a task of its own, so nothing may pass but cancellation."""
@@ -191,6 +201,17 @@ class Channel:
             log.warning("an order was refused: %s", error)
         except Exception:
             log.exception("releasing failed")
+
+    async def _answer(self, item: wire.PictureItem) -> None:
+        """Seal the keys of the pictures that *item* asks for; a task of its own, and worth no second try."""
+        try:
+            keys = await self._holder.read(Index.picture_keys, item.jobs)
+            sealed = await asyncio.to_thread(_seal_keys, keys, item.public)
+            await self._client.tell("/node/v1/pictures", wire.PictureKeys(request=item.request, keys=sealed))
+        except (PullprintError, ValueError) as error:  # ValueError: what asks has no usable key
+            log.info("pictures: %s", error)
+        except Exception:
+            log.exception("sealing the keys of pictures failed")
 
     async def _cancel(self, job: str, by: str) -> None:
         await self._end(job, Event.CANCEL, Step("cancelled", f"Deleted by {by}.", {"by": by}))
@@ -228,3 +249,8 @@ class Channel:
                 await self._holder.read(Index.acknowledge, acknowledged.n)
                 if acknowledged.n < reports[0][0]:
                     raise CloudRefused(500, "events", "The cloud did not take this host's reports.")
+
+
+def _seal_keys(keys: dict[str, bytes], public: bytes) -> dict[str, bytes]:
+    """Raises ValueError when *public* is no key at all."""
+    return {job: seal_picture_key(key, public, job=job) for job, key in keys.items()}

@@ -9,7 +9,6 @@ owner's decides.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,10 +22,10 @@ from pullprint.model.ticket import Ticket
 from pullprint.model.uri import PrinterUri, check_uri
 from pullprint.model.votes import Refusal, Verdict, Vote, commit, judge, promise, prove_nothing_sent
 from pullprint.node.holder import LOST_TRACK, Holder
+from pullprint.node.memory import PrinterMemory, PrinterState
 from pullprint.node.site import Site
 from pullprint.printers.delivery import DeliveryRequest, Prepared, deliver, prepare
 from pullprint.printers.outcome import Outcome, Phase, Progress, Result
-from pullprint.printers.probe import Capabilities, probe
 from pullprint.printers.uri import resolve
 from pullprint.vault import parts
 from pullprint.vault.header import Header
@@ -43,6 +42,8 @@ PROBE_FRESH = 30.0
 """Seconds for which a printer's capabilities are taken as still true."""
 READ_AHEAD = 16
 """Chunks of 64 KiB that are decrypted at a time, in a thread."""
+PROGRESS_EVERY = 1.0
+"""Seconds between two reports of the pages that are out."""
 _INLINE = 1 << 18
 """Bytes; a smaller document is decrypted without a thread, which would take longer than the work."""
 
@@ -95,17 +96,6 @@ class OrderUsed(PullprintError):
     http_status = 409
 
 
-@dataclass
-class PrinterState:
-    """What this node remembers of one printer."""
-
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    capabilities: Capabilities | None = None
-    probed: float = float("-inf")
-    preparing: bool = False
-    """A backend for it is loaded on the mere hope of an order; one is enough."""
-
-
 class Releaser:
     """Carries out release orders on this node."""
 
@@ -131,7 +121,7 @@ class Releaser:
         self._backend_dir = backend_dir
         self._spool = spool
         self._trust = trust
-        self._printers: dict[str, PrinterState] = {}
+        self.printers = PrinterMemory(clock, trust)
 
     async def prepare(self, record: Record, printer: str, changes: Mapping[str, str]) -> Prepared | None:
         """Load the backend that an order for *record* at *printer* (an id) will need, while it is being asked for.
@@ -233,26 +223,23 @@ class Releaser:
                     raise OrderUsed
                 if self.closing:
                     raise Stopping
-            await self._preflight(record, printer, uri, state)
+            await self._preflight(record, printer, uri)
             record = await self._vote(record, order, printer)
             checkpoint("committed")
             await self._print(record, order, printer, uri, item, prepared)
 
-    def printer_state(self, printer: str) -> "PrinterState":
+    def printer_state(self, printer: str) -> PrinterState:
         """What is remembered of the printer with that id."""
-        return self._printers.setdefault(printer, PrinterState())
+        return self.printers.state(printer)
 
-    async def _preflight(self, record: Record, printer: Printer, uri: PrinterUri, state: PrinterState) -> None:
+    async def _preflight(self, record: Record, printer: Printer, uri: PrinterUri) -> None:
         """Ask an IPP printer what it takes, unless it said so a moment ago; others have no words for that."""
         if uri.scheme not in ("ipp", "ipps"):
             return
-        if state.capabilities is None or self._clock.monotonic() - state.probed > PROBE_FRESH:
-            state.capabilities = await probe(uri, self._clock, self._trust)
-            state.probed = self._clock.monotonic()
-        if not state.capabilities.answers:
-            state.probed = float("-inf")
-            raise PrinterAway(printer=printer.name, trouble=" ".join(state.capabilities.troubles))
-        if not state.capabilities.accepts(record.content_type):
+        found = self.printers.fresh(printer, PROBE_FRESH) or await self.printers.ask(printer, uri)
+        if not found.answers:
+            raise PrinterAway(printer=printer.name, trouble=" ".join(found.troubles))
+        if not found.accepts(record.content_type):
             raise FormatRefused(printer=printer.name, kind=record.content_type)
 
     def _key_parts(self, header: Header, order: Order, item: OrderItem) -> dict[str, bytes]:
@@ -356,7 +343,7 @@ class Releaser:
                 )
             case Result.NOTHING_SENT:
                 await self._nothing_sent(record, order, Step("nothing-sent", outcome.sentence, detail))
-                self._printers[printer.id].probed = float("-inf")
+                self.printers.doubt(printer.id)
             case Result.UNCERTAIN:
                 await self._lost_track(record, order, Step("uncertain", outcome.sentence, detail))
 
@@ -384,21 +371,28 @@ DAMAGED = "The stored copy of this job cannot be read on this host. Nothing was 
 
 
 class _Teller:
-    """Writes what a delivery shows of itself into the trace, each thing once; an async context manager."""
+    """Tells what a delivery shows of itself, an async context manager: each phase once in the trace, and how many pages
+    are out as often as that changes, at most every `PROGRESS_EVERY` seconds."""
 
     def __init__(self, holder: Holder, job: str, printer: str) -> None:
         self._holder = holder
         self._job = job
         self._printer = printer
         self._told: set[tuple[Phase, bool]] = set()
-        self._queue: asyncio.Queue[Progress] = asyncio.Queue()
+        self._steps: list[Progress] = []
+        self._pages = 0
+        self._bell = asyncio.Event()
 
     def tell(self, progress: Progress) -> None:
         """Take note; what is new is written soon."""
-        key = (progress.phase, progress.waiting)
+        key, pages = (progress.phase, progress.waiting), progress.pages_completed or 0
         if key not in self._told and (progress.waiting or progress.phase is Phase.PRINTING):
             self._told.add(key)
-            self._queue.put_nowait(progress)
+            self._steps.append(progress)
+        elif pages <= self._pages:
+            return
+        self._pages = max(self._pages, pages)
+        self._bell.set()
 
     async def __aenter__(self) -> "_Teller":
         self._task = asyncio.create_task(self._write(), name=f"teller {self._job}")
@@ -409,10 +403,19 @@ class _Teller:
         await asyncio.wait([self._task])
 
     async def _write(self) -> None:
+        told = 0
         while True:
-            progress = await self._queue.get()
-            text = f"Waiting for {self._printer}." if progress.waiting else f"{self._printer} is printing."
-            await self._holder.change(Index.note, self._job, Step(progress.phase.value, text))
+            await self._bell.wait()
+            self._bell.clear()
+            while self._steps:
+                progress = self._steps.pop(0)
+                text = f"Waiting for {self._printer}." if progress.waiting else f"{self._printer} is printing."
+                await self._holder.change(Index.note, self._job, Step(progress.phase.value, text))
+            if self._pages > told:
+                told = self._pages
+                text = f"{self._printer} is printing. Pages out so far: {told}."
+                await self._holder.change(Index.progress, self._job, text, told)
+                await asyncio.sleep(PROGRESS_EVERY)
 
 
 class _Document:
