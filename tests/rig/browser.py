@@ -41,7 +41,7 @@ def signed_in(
     context = browser.new_context(
         viewport=viewport,
         ignore_https_errors=True,
-        device_scale_factor=2,
+        device_scale_factor=2 if viewport == PHONE else 1,
         color_scheme="dark" if dark else "light",
     )
     try:

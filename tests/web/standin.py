@@ -1,27 +1,41 @@
-"""A stand-in for the cloud: the page's files under its policy, and `wire.api` over jobs that a test moves."""
+"""A stand-in for the cloud: the page as the cloud serves it, and `wire.api` over jobs that a test moves."""
 
 import asyncio
-import mimetypes
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-import pullprint
-from pullprint.base.errors import NotAllowed, NotFound, NotSignedIn, PullprintError
+from pullprint.base.errors import NotAllowed, NotFound, NotSignedIn, PullprintError, TooLarge
+from pullprint.cloud import page
 from pullprint.model.facts import Facts
-from pullprint.model.states import State
+from pullprint.model.states import ENDED, UNDER_WAY, State
 from pullprint.model.ticket import Ticket
-from pullprint.wire.api import JobList, Session, SignIn
-from pullprint.wire.types import Message
-from pullprint.wire.views import ClaimRequest, JobView, PrinterView, ReleaseRequest, StepView
-
-FOLDER = Path(pullprint.__file__).parent / "web"
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+from pullprint.vault import parts
+from pullprint.wire.api import (
+    UPLOAD_PIECE,
+    History,
+    JobList,
+    LoginAnswer,
+    PendingLogin,
+    Picture,
+    PicturesRequest,
+    Session,
+    SessionView,
+    SignIn,
+    UploadOffer,
+    UploadRequest,
 )
+from pullprint.wire.types import Message
+from pullprint.wire.views import CapabilitiesView, ClaimRequest, JobView, PrinterView, ReleaseRequest, StepView
+
 # The real one is __Host-…, which a browser takes over https only.
 COOKIE = "pullprint"
 PASSWORD = "correct horse"
@@ -31,8 +45,25 @@ PRINTED: Way = [
     (State.SENDING, "Lobby is being sent the document."),
     (State.DONE, "Printed at Lobby."),
 ]
-LOBBY = PrinterView(id="p1", name="Lobby", place="ground floor")
-ATTIC = PrinterView(id="p2", name="Attic")
+EVERYTHING = CapabilitiesView(
+    color=True,
+    sides=("one-sided", "two-sided-long-edge", "two-sided-short-edge"),
+    media=("iso_a4_210x297mm", "iso_a3_297x420mm", "na_letter_8.5x11in", "custom_card_100x200mm"),
+    page_ranges=True,
+    copies=99,
+)
+LOBBY = PrinterView(id="p1", name="Lobby", place="ground floor", site="Office", code="7KQ2", ready=True, can=EVERYTHING)
+ATTIC = PrinterView(id="p2", name="Attic", site="Office", code="M9XD")
+GREY = PrinterView(
+    id="p3", name="Basement", place="next to the bicycles", site="Annex", code="B4B4", ready=False,
+    trouble="The printer is out of paper.", can=CapabilitiesView(color=False, sides=("one-sided",)),
+)  # fmt: skip
+LOGIN = PendingLogin(code="WDJB-MJHT", account="ada", host="reception", site="Office", expires=1_900_000_000)
+HERE = SessionView(id="s1", kind="page", name="Chrome on Android", created=1, used=int(time.time()), current=True)
+SHELL = SessionView(id="s2", kind="account", name="ada on reception", created=1, used=int(time.time()) - 7_300)
+UPLOAD_LIMIT = 8_000_000
+HISTORY_PAGE = 2
+"""Ended jobs on one page of the history."""
 
 
 def job(number: int = 1, title: str = "report.pdf", **more: Any) -> JobView:
@@ -52,14 +83,27 @@ class Standin:
     """The cloud's memory, for a test to fill and to read."""
 
     jobs: dict[str, JobView] = field(default_factory=dict)
-    printers: list[PrinterView] = field(default_factory=lambda: [LOBBY, ATTIC])
+    printers: list[PrinterView] = field(default_factory=lambda: [LOBBY, ATTIC, GREY])
+    places: list[SessionView] = field(default_factory=lambda: [HERE, SHELL])
+    pictures: dict[str, bytes] = field(default_factory=dict)
+    """WebP by job."""
+    answers: list[tuple[str, bool]] = field(default_factory=list)
+    """To device logins."""
+    uploaded: list[tuple[UploadRequest, bytes]] = field(default_factory=list)
+    hold_uploads: asyncio.Event | None = None
+    """Take uploads when it is set, as a node that is busy does."""
+    streams: bool = True
+    """Whether there are server-sent events."""
     way: Way = field(default_factory=lambda: PRINTED)
     pace: float = 0.05
     """Seconds between two steps of a way."""
     refusal: PullprintError | None = None
     """What every change is answered with."""
+    once: bool = False
+    """Refuse to release a job a second time, as the cloud does while an order is out."""
     broken: bool = False
     """Answer 502, as a proxy without a server behind it."""
+    remembered: list[bool] = field(default_factory=list)
     sessions: set[str] = field(default_factory=set)
     traces: dict[str, list[StepView]] = field(default_factory=dict)
     releases: list[tuple[str, ReleaseRequest]] = field(default_factory=list)
@@ -67,6 +111,7 @@ class Standin:
     version: int = 1
     url: str = ""
     _moved: asyncio.Event = field(default_factory=asyncio.Event)
+    _offers: dict[str, tuple[UploadRequest, bytes]] = field(default_factory=dict)
 
     def add(self, *jobs: JobView) -> None:
         for view in jobs:
@@ -75,8 +120,11 @@ class Standin:
             self.traces[view.id] = [StepView(at=view.created, host=view.host, event="stored", text=text)]
         self.wake()
 
-    def move(self, job_id: str, state: State, sentence: str) -> JobView:
-        self.jobs[job_id] = self.jobs[job_id].model_copy(update={"state": state, "sentence": sentence})
+    def move(self, job_id: str, state: State, sentence: str, **more: Any) -> JobView:
+        changes = {"state": state, "sentence": sentence} | more
+        if state in ENDED:
+            changes.setdefault("ended", int(time.time()))
+        self.jobs[job_id] = self.jobs[job_id].model_copy(update=changes)
         self.traces[job_id].append(StepView(at=self.jobs[job_id].created + 60, host="desk", event=state, text=sentence))
         self.wake()
         return self.jobs[job_id]
@@ -88,33 +136,43 @@ class Standin:
         self._moved = asyncio.Event()
 
     def app(self) -> web.Application:
-        app = web.Application(middlewares=[self._guard])
+        app = web.Application(middlewares=[self._guard], client_max_size=UPLOAD_LIMIT * 2)
+        page.add(app)
         app.add_routes(
             [
-                web.get("/", self._file),
-                web.get("/static/{name}", self._file),
                 web.post("/api/v1/session", self._sign_in),
                 web.get("/api/v1/session", self._session),
                 web.delete("/api/v1/session", self._sign_out),
+                web.get("/api/v1/sessions", self._sessions),
+                web.delete("/api/v1/sessions", self._sign_out_everywhere),
+                web.delete("/api/v1/sessions/{id}", self._end_session),
+                web.get("/api/v1/events", self._events),
                 web.get("/api/v1/jobs", self._jobs),
                 web.get("/api/v1/jobs/{id}/trace", self._trace),
                 web.post("/api/v1/jobs/{id}/release", self._release),
                 web.post("/api/v1/jobs/{id}/settle", self._settle),
                 web.delete("/api/v1/jobs/{id}", self._delete),
+                web.get("/api/v1/history", self._history),
                 web.post("/api/v1/claim", self._claim),
+                web.post("/api/v1/pictures", self._pictures),
+                web.post("/api/v1/uploads", self._offer),
+                web.put("/api/v1/uploads/{id}", self._take),
                 web.get("/api/v1/printers", self._printers),
+                web.get("/api/v1/printers/{id}", self._printer),
+                web.get("/api/v1/logins/{code}", self._login),
+                web.post("/api/v1/logins/{code}", self._answer_login),
             ]
         )
         return app
 
     @web.middleware
-    async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self.requests.append(f"{request.method} {request.path_qs}")
         api = request.path.startswith("/api/")
         if api and self.broken:
             return web.Response(status=502, text="<h1>Bad Gateway</h1>", content_type="text/html")
         try:
-            if api and request.method != "GET" and request.content_type != "application/json":
+            if api and request.method not in ("GET", "PUT") and request.content_type != "application/json":
                 raise NotAllowed(reason="a change is JSON")
             if api and not request.path.endswith("/session"):
                 self._check(request)
@@ -128,16 +186,11 @@ class Standin:
         if request.cookies.get(COOKIE) not in self.sessions:
             raise NotSignedIn
 
-    async def _file(self, request: web.Request) -> web.Response:
-        name = request.match_info.get("name")
-        path = FOLDER / "static" / name if name else FOLDER / "index.html"
-        kind = mimetypes.guess_type(path.name)[0] or "application/manifest+json"
-        return web.Response(body=path.read_bytes(), content_type=kind, headers={"Content-Security-Policy": POLICY})
-
     async def _sign_in(self, request: web.Request) -> web.Response:
         wanted = SignIn.model_validate_json(await request.read())
         if wanted.password.get_secret_value() != PASSWORD:
             raise NotAllowed(reason="name or password is wrong")
+        self.remembered.append(wanted.remember)
         token = f"{wanted.name}-{len(self.requests)}"
         self.sessions.add(token)
         response = _answer(self._who(token), status=201)
@@ -165,20 +218,108 @@ class Standin:
             except TimeoutError:
                 pass
             self._check(request)
-        newest_first = sorted(self.jobs.values(), key=lambda view: -view.created)
-        return _answer(JobList(version=self.version, jobs=tuple(newest_first)))
+        return _answer(JobList(version=self.version, jobs=self._newest_first()))
+
+    def _newest_first(self) -> tuple[JobView, ...]:
+        return tuple(sorted(self.jobs.values(), key=lambda view: -view.created))
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        if not self.streams:
+            raise NotFound(what="address")
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionResetError):
+            await self._stream(request, response)
+        return response
+
+    async def _stream(self, request: web.Request, response: web.StreamResponse) -> None:
+        while not self.broken:
+            moved = self._moved
+            if request.cookies.get(COOKIE) not in self.sessions:
+                await response.write(b"event: ended\ndata:\n\n")
+                break
+            listing = JobList(version=self.version, jobs=self._newest_first())
+            await response.write(b": a comment\n\nevent: jobs\ndata: " + listing.model_dump_json().encode() + b"\n\n")
+            await moved.wait()
+
+    async def _history(self, request: web.Request) -> web.Response:
+        ended = [view for view in self._newest_first() if view.ended]
+        start = int(request.query.get("before") or 0)
+        following = start + HISTORY_PAGE
+        more = str(following) if following < len(ended) else ""
+        return _answer(History(jobs=tuple(ended[start:following]), next=more))
+
+    async def _sessions(self, _: web.Request) -> web.Response:
+        return _answers(self.places)
+
+    async def _end_session(self, request: web.Request) -> web.Response:
+        self.places = [place for place in self.places if place.id != request.match_info["id"]]
+        return web.Response(status=204)
+
+    async def _sign_out_everywhere(self, _: web.Request) -> web.Response:
+        self.sessions.clear()
+        self.wake()
+        return web.Response(status=204)
+
+    async def _pictures(self, request: web.Request) -> web.Response:
+        wanted = PicturesRequest.model_validate_json(await request.read())
+        return _answers([self._picture(job, wanted.public) for job in wanted.jobs if job in self.pictures])
+
+    def _picture(self, job: str, public: bytes) -> Picture:
+        key, nonce = secrets.token_bytes(32), secrets.token_bytes(12)
+        sealed = nonce + AESGCM(key).encrypt(nonce, self.pictures[job], job.encode())
+        return Picture(job=job, picture=sealed, key=parts.seal_picture_key(key, public, job=job))
+
+    async def _offer(self, request: web.Request) -> web.Response:
+        wanted = UploadRequest.model_validate_json(await request.read())
+        if wanted.size > UPLOAD_LIMIT:
+            raise TooLarge(what="This document", limit="8 MB")
+        private, public = parts.new_key()
+        name = f"u{len(self._offers)}"
+        self._offers[name] = wanted, private
+        return _answer(UploadOffer(id=name, public=public, limit=UPLOAD_LIMIT), status=201)
+
+    async def _take(self, request: web.Request) -> web.Response:
+        name = request.match_info["id"]
+        wanted, private = self._offers[name]
+        document = opened_upload(await request.read(), private, name)
+        if self.hold_uploads:
+            await self.hold_uploads.wait()
+            if request.transport is None or request.transport.is_closing():
+                raise ConnectionResetError
+        self.uploaded.append((wanted, document))
+        view = job(50 + len(self.uploaded), wanted.title, created=int(time.time()))
+        self.add(view)
+        return _answer(view, status=201)
+
+    async def _login(self, request: web.Request) -> web.Response:
+        if request.match_info["code"].upper() != LOGIN.code:
+            raise NotFound(what="code")
+        return _answer(LOGIN)
+
+    async def _answer_login(self, request: web.Request) -> web.Response:
+        answer = LoginAnswer.model_validate_json(await request.read())
+        self.answers.append((request.match_info["code"], answer.allow))
+        return web.Response(status=204)
+
+    async def _printer(self, request: web.Request) -> web.Response:
+        for printer in self.printers:
+            if request.match_info["id"] in (printer.id, printer.code):
+                return _answer(printer)
+        raise NotFound(what="printer")
 
     async def _trace(self, request: web.Request) -> web.Response:
-        texts = [step.model_dump_json() for step in self.traces[self._find(request).id]]
-        return web.json_response(text=f"[{','.join(texts)}]")
+        return _answers(self.traces[self._find(request).id])
 
     async def _release(self, request: web.Request) -> web.Response:
         view = self._find(request)
+        if view.state in UNDER_WAY or (self.once and self.releases):
+            raise NotAllowed(reason="it is being printed already")
         self.releases.append((view.id, ReleaseRequest.model_validate_json(await request.read())))
         loop = asyncio.get_running_loop()
         for n, step in enumerate(self.way, 1):
             loop.call_later(n * self.pace, self.move, view.id, *step)
-        return _answer(self.move(view.id, view.state, "On its way to Lobby."), status=202)
+        return _answer(self.move(view.id, State(view.state), "On its way to Lobby."), status=202)
 
     async def _settle(self, request: web.Request) -> web.Response:
         return _answer(self.move(self._find(request).id, State.DONE, "You said that it came out."))
@@ -193,7 +334,7 @@ class Standin:
         return _answer(job(99, "claimed.pdf"))
 
     async def _printers(self, _: web.Request) -> web.Response:
-        return web.json_response(text=f"[{','.join(printer.model_dump_json() for printer in self.printers)}]")
+        return _answers(self.printers)
 
     def _find(self, request: web.Request) -> JobView:
         try:
@@ -204,6 +345,24 @@ class Standin:
 
 def _answer(view: Message, status: int = 200) -> web.Response:
     return web.json_response(text=view.model_dump_json(), status=status)
+
+
+def _answers(views: Sequence[Message]) -> web.Response:
+    return web.json_response([json.loads(view.model_dump_json()) for view in views])
+
+
+def opened_upload(sealed: bytes, private: bytes, upload: str) -> bytes:
+    """What a browser sealed, as a node opens it. Raises whatever is wrong with it."""
+    key = AESGCM(parts.open_upload_key(sealed[: parts.SLOT_SIZE], private, upload=upload))
+    rest, whole = sealed[parts.SLOT_SIZE :], UPLOAD_PIECE + 16
+    pieces = [rest[at : at + whole] for at in range(0, len(rest), whole)]
+    # A whole piece is never the last one.
+    assert len(pieces[-1]) < whole
+    flags = [0] * (len(pieces) - 1) + [1]
+    return b"".join(
+        key.decrypt(bytes(7) + n.to_bytes(4, "big") + bytes([flag]), piece, None)
+        for n, (piece, flag) in enumerate(zip(pieces, flags, strict=True))
+    )
 
 
 async def serve(standin: Standin, port: int = 0) -> web.AppRunner:

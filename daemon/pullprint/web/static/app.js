@@ -1,208 +1,225 @@
-// The page as a whole: who is signed in, the list, and what is said about both.
+// The page as a whole: who is signed in, which view is shown, and what is said about both.
 
-import { ask, ended, Refused } from "./api.js";
-import { Job } from "./job.js";
+import { ask, askedEarly, ended, Refused } from "./api.js";
+import { h, icon } from "./dom.js";
+import { _, ready, translatePage } from "./i18n.js";
+import { Jobs } from "./jobs.js";
 import { Live } from "./live.js";
-import { clean } from "./words.js";
+import { again, go, start } from "./router.js";
+import { toast } from "./toast.js";
+import { clean, titleOf } from "./words.js";
+import * as home from "./views/home.js";
 
 const $ = (id) => document.getElementById(id);
-const jobs = new Map();
-let session = null;
-let order = [];
-let first = true;
+const SHARED = "pullprint-shared";
+const RETRY_CAP = 30;
+const main = $("main");
 
-const desk = {
-  printers: () => ask("GET", "printers"),
-  confirm(text) {
-    $("confirm-text").textContent = text;
-    const dialog = $("confirm");
-    dialog.returnValue = "no";
-    dialog.showModal();
-    return new Promise((resolve) => {
-      dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
-    });
-  },
-  changed(view) {
-    jobs.get(view.id)?.update(view);
-    arrange(order);
+const app = {
+  session: null,
+  install: null,
+  uploads: h("ul", { class: "uploads" }),
+  jobs: new Jobs((text) => app.say(text)),
+  pictures: {
+    /** The code for pictures comes after the page itself. */
+    async show(id, place) {
+      const { Pictures } = await app.load("../pictures");
+      pictures ??= new Pictures();
+      pictures.show(id, place);
+    },
   },
   say(text) {
     $("news").textContent = text;
   },
+  focus() {
+    main.querySelector("h1")?.focus();
+  },
+  /** A view's module. One that is gone belongs to an older version of the page than the server's: start over, once. */
+  async load(name) {
+    try {
+      return await import(`./views/${name}.js`);
+    } catch (error) {
+      const before = Number(sessionStorage.getItem("pullprint-reloaded"));
+      if (navigator.onLine && Date.now() - before > 60_000) {
+        sessionStorage.setItem("pullprint-reloaded", Date.now());
+        location.reload();
+      }
+      toast(_("Pullprint cannot be reached."));
+      throw error;
+    }
+  },
+  async upload(files, onend) {
+    if (!files.length) return;
+    const { Uploads } = await app.load("uploads");
+    uploads ??= new Uploads(app.uploads, {
+      onjob: (job) => toast(_("“{title}” waits for you.", { title: titleOf(job, 60) })),
+    });
+    for (const file of files) uploads.add(file, onend && (() => onend(file)));
+  },
+  enter,
+  signOut,
 };
 
-const live = new Live({
-  onList(list) {
-    const news = [];
-    const shown = list.jobs.map((view) => {
-      let job = jobs.get(view.id);
-      if (!job) {
-        jobs.set(view.id, (job = new Job(view, desk)));
-        if (!first) news.push(`New: ${job.news}`);
-      } else if (job.update(view)) news.push(job.news);
-      return job;
-    });
-    const here = new Set(shown);
-    for (const [id, job] of jobs) if (!here.has(job)) jobs.delete(id);
-    arrange((order = shown));
-    first = false;
-    if (news.length) desk.say(news.slice(0, 3).join(" "));
-  },
+let uploads = null;
+let pictures = null;
+let leave = () => {};
+let retry = 0;
+let pause = 1;
+let current = null;
+
+app.live = new Live({
+  onList: (list) => app.jobs.receive(list),
   onAway(sentence, seconds) {
     const wait = Math.round(seconds);
-    $("away-text").textContent = `${clean(sentence, 1000)} Trying again ${wait > 1 ? `in ${wait} seconds` : "in a moment"}. Your jobs are safe.`;
-    $("away").hidden = false;
+    const when = wait > 1 ? _("Trying again in {wait} seconds.", { wait }) : _("Trying again in a moment.");
+    away(`${sentence} ${when} ${_("Your jobs are safe.")}`);
   },
   onBack() {
-    $("away").hidden = true;
-    desk.say("Pullprint can be reached again.");
+    away("");
+    app.say(_("Pullprint can be reached again."));
   },
 });
 
-/** Put the cards into their lists in the server's order; the focus stays where it is, or as near as can be. */
-function arrange(shown) {
-  const active = document.activeElement;
-  const card = active?.closest(".job");
-  const waiting = shown.filter((job) => !job.ended);
-  const past = shown.filter((job) => job.ended);
-  place($("waiting"), waiting);
-  place($("ended"), past);
-  $("empty").hidden = waiting.length > 0;
-  $("earlier").hidden = past.length === 0;
-  const ready = waiting.length;
-  $("summary").textContent = ready === 1 ? "One job waits for you." : `${ready} jobs wait for you.`;
-  $("summary").hidden = !ready;
-  if (!card || document.activeElement === active) return;
-  if (active.checkVisibility()) active.focus();
-  else (card.isConnected ? card.querySelector(".title") : $("desk-title")).focus();
+function away(text) {
+  $("away-text").textContent = clean(text, 1000);
+  $("away").hidden = !text;
 }
 
-function place(list, shown) {
-  const wanted = new Set(shown.map((job) => job.node));
-  for (const node of [...list.children]) if (!wanted.has(node)) node.remove();
-  shown.forEach((job, n) => {
-    if (list.children[n] !== job.node) list.insertBefore(job.node, list.children[n] ?? null);
-  });
-}
+const titles = { home: () => _("Your jobs"), history: () => _("History"), account: () => _("Account"), login: () => _("Sign in on another device"), claim: () => _("Is a job missing?"), here: () => _("Print here") };
 
-function show(id) {
-  for (const part of ["loading", "entry", "desk"]) $(part).hidden = part !== id;
-  $("account").hidden = id !== "desk";
-}
-
-function enter(next) {
-  // Whoever comes back finds what they had typed; somebody else finds nothing of it.
-  if (session && (session.user !== next.user || session.organisation !== next.organisation)) forget();
-  session = { user: next.user, organisation: next.organisation };
-  $("user").textContent = clean(next.user, 80);
-  $("organisation").textContent = clean(next.organisation, 80);
-  show("desk");
-  live.start();
-}
-
-function forget() {
-  jobs.clear();
-  for (const id of ["waiting", "ended"]) $(id).replaceChildren();
-  $("claim").reset();
-  desk.say("");
-  $("confirm-text").textContent = "";
-  session = null;
-  first = true;
-}
-
-function signIn(reason) {
-  live.stop();
-  $("away").hidden = true;
-  if ($("confirm").open) $("confirm").close("no");
-  show("entry");
-  problem($("sign-in"), reason);
-  const { name, password } = $("sign-in").elements;
-  (name.value ? password : name).focus();
-}
-
-function problem(form, text) {
-  const line = form.querySelector(".problem");
-  line.textContent = clean(text, 1000);
-  line.hidden = !text;
-}
-
-/** Run `work` for a form once at a time; its failure is told in the form. */
-function onSubmit(form, work) {
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const button = form.querySelector("button:not([type=button])");
-    if (button.disabled) return;
-    button.disabled = true;
-    problem(form, "");
-    try {
-      await work(form.elements);
-    } catch (error) {
-      problem(form, error.message);
-    } finally {
-      button.disabled = false;
-    }
-  });
-}
-
-onSubmit($("sign-in"), async ({ name, password, organisation }) => {
-  if (!name.value.trim() || !password.value) throw new Error("Type your name and your password.");
-  const body = { name: name.value.trim(), password: password.value, organisation: organisation.value.trim() };
-  const next = await ask("POST", "session", body);
-  password.value = "";
-  enter(next);
-  $("desk-title").focus();
-});
-
-onSubmit($("claim"), async ({ code }) => {
-  if (!code.value.trim()) throw new Error("Type the code that the job’s sender was shown.");
-  const view = await ask("POST", "claim", { code: code.value.trim() });
-  code.value = "";
-  live.hurry();
-  desk.say(`${clean(view.title, 60)} is yours now.`);
-});
-
-$("sign-out").addEventListener("click", async () => {
-  try {
-    await ask("DELETE", "session");
-  } catch (error) {
-    if (!(error instanceof Refused && error.status === 401)) {
-      live.onAway(`You are still signed in: ${error.message}`, 0);
-      return;
-    }
+async function show(view) {
+  current = view;
+  if (!app.session) return;
+  const module = view.name === "home" ? home : await app.load(view.name);
+  if (current !== view) return;
+  const moved = main.dataset.view && main.dataset.view !== view.name;
+  clear(view.name);
+  document.title = `${titles[view.name]()} – Pullprint`;
+  leave = module.open(app, main, view) ?? (() => {});
+  navigate(view.name);
+  if (moved) {
+    scrollTo(0, 0);
+    app.focus();
   }
-  forget();
-  $("sign-in").reset();
-  signIn("");
-});
+  if (view.name === "home") takeShared();
+}
 
-$("try-now").addEventListener("click", () => (session ? live.hurry() : begin()));
+function clear(name) {
+  leave();
+  leave = () => {};
+  main.replaceChildren();
+  main.className = "";
+  main.dataset.view = name;
+}
 
-ended.addEventListener("ended", () => {
-  if (session && $("entry").hidden) signIn("Your session has ended. Sign in again; your jobs are still held.");
-});
+function navigate(name) {
+  const item = (view, path, words, shape) =>
+    h("a", { href: path, "aria-current": name === view ? "page" : undefined }, icon(shape), h("span", {}, words));
+  const scanner = "BarcodeDetector" in globalThis && h("button", { type: "button", onclick: async () => {
+    const { scan } = await app.load("scan");
+    scan(app, (id) => go(`/p/${id}`));
+  } }, icon("scan"), h("span", {}, _("Scan")));
+  $("nav").replaceChildren(...[item("home", "/", _("Jobs"), "jobs"), scanner, item("history", "/history", _("History"), "history"), item("account", "/account", _("Account"), "person")].filter(Boolean));
+  $("top").hidden = false;
+}
 
-setInterval(() => {
-  for (const job of jobs.values()) job.draw();
-}, 30_000);
+function enter(session) {
+  // Whoever comes back finds all as it was; somebody else finds nothing of it.
+  if (app.session && (app.session.user !== session.user || app.session.organisation !== session.organisation)) return location.reload();
+  const back = app.session !== null;
+  app.session = { user: session.user, organisation: session.organisation };
+  away("");
+  app.live.start();
+  if (!back) again();
+}
 
-let pause = 1;
-let retry;
+async function askToSignIn() {
+  app.live.stop();
+  away("");
+  const signin = await app.load("signin");
+  if (app.session) {
+    if (!document.querySelector("dialog.over")) signin.over(app, app.session.user);
+    return;
+  }
+  $("top").hidden = true;
+  clear("signin");
+  document.title = `${_("Sign in")} – Pullprint`;
+  signin.open(app, main);
+}
+
+async function signOut(what) {
+  try {
+    await ask("DELETE", what);
+  } catch (error) {
+    if (!(error instanceof Refused && error.status === 401)) return toast(_("You are still signed in: {reason}", { reason: error.message }));
+  }
+  localStorage.removeItem("pullprint-name");
+  await globalThis.caches?.delete(SHARED);
+  app.jobs.forget();
+  location.replace("/");
+}
+
+/** What another app on this device shared with the page (sw.js keeps it until here). */
+async function takeShared() {
+  if (location.pathname.startsWith("/share")) go("/", { replace: true });
+  const cache = await globalThis.caches?.open(SHARED).catch(() => null);
+  for (const request of (await cache?.keys()) ?? []) {
+    if (taken.has(request.url)) continue;
+    taken.add(request.url);
+    const kept = await cache.match(request);
+    const name = decodeURIComponent(kept.headers.get("X-Name") ?? "");
+    const file = new File([await kept.blob()], name, { type: kept.headers.get("Content-Type") ?? "" });
+    app.upload([file], () => cache.delete(request));
+  }
+}
+const taken = new Set();
+
+function dropAnywhere() {
+  let depth = 0;
+  const over = (by) => {
+    depth = by ? Math.max(0, depth + by) : 0;
+    document.body.classList.toggle("dropping", depth > 0);
+  };
+  const withFiles = (work) => (event) => {
+    if (!app.session || ![...(event.dataTransfer?.types ?? [])].includes("Files")) return;
+    event.preventDefault();
+    work(event);
+  };
+  addEventListener("dragenter", withFiles(() => over(1)));
+  addEventListener("dragleave", withFiles(() => over(-1)));
+  addEventListener("dragover", withFiles(() => {}));
+  addEventListener("drop", withFiles((event) => {
+    over(0);
+    if (main.dataset.view !== "home") go("/");
+    app.upload([...event.dataTransfer.files]);
+  }));
+}
 
 async function begin() {
   clearTimeout(retry);
   try {
-    enter(await ask("GET", "session"));
-    $("away").hidden = true;
+    const [session, list] = await Promise.all([askedEarly("session"), globalThis.early?.jobs && askedEarly("jobs"), ready]);
+    if (list) app.jobs.receive(list);
+    translatePage();
+    enter(session);
   } catch (error) {
-    if (error instanceof Refused && error.status === 401) {
-      $("away").hidden = true;
-      signIn("");
-    } else {
-      live.onAway(error.message, pause);
-      retry = setTimeout(begin, pause * 1000);
-      pause = Math.min(30, pause * 2);
-    }
+    await ready;
+    translatePage();
+    if (error instanceof Refused && error.status === 401) return askToSignIn();
+    main.querySelector(".skeleton")?.remove();
+    app.live.onAway(error.message, pause);
+    retry = setTimeout(begin, pause * 1000);
+    pause = Math.min(RETRY_CAP, pause * 2);
   }
 }
 
+$("try-now").addEventListener("click", () => (app.session ? app.live.hurry() : begin()));
+ended.addEventListener("ended", () => app.session && askToSignIn());
+addEventListener("beforeinstallprompt", (event) => {
+  event.preventDefault();
+  app.install = event;
+});
+addEventListener("load", () => navigator.serviceWorker?.register("/sw.js").catch(() => {}));
+dropAnywhere();
+start(show);
 begin();

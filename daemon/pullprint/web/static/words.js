@@ -1,5 +1,7 @@
 // What people read: text from outside made harmless, states, facts and times in plain words.
 
+import { _, locale, ngettext, serverText } from "./i18n.js";
+
 const LIMIT = 255;
 // The same as base.text.printable: controls, and marks that make a title read as something else (Unicode TR 36).
 const UNSAFE = /[\p{Cc}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
@@ -11,33 +13,46 @@ export function clean(text, limit = LIMIT) {
   return cut.replace(/[\t\r\n]/g, " ").replace(UNSAFE, "\ufffd");
 }
 
+/** Seconds since the epoch. */
+export const now = () => Date.now() / 1000;
+
+export const titleOf = (job, limit) => clean(job.title, limit).trim() || _("Untitled");
+/** A server's sentence, safe to show. */
+export const sentenceOf = (text) => clean(serverText(text ?? ""), 1000);
+
 export const ENDED = new Set(["done", "cancelled", "expired"]);
 export const BUSY = new Set(["prepared", "committed", "sending"]);
-
-const STATES = {
-  receiving: ["Arriving", "busy"],
-  held: ["Ready", "held"],
-  prepared: ["Starting", "busy"],
-  committed: ["Starting", "busy"],
-  sending: ["Printing", "busy"],
-  uncertain: ["Uncertain", "doubt"],
-  done: ["Printed", "done"],
-  cancelled: ["Deleted", "past"],
-  expired: ["Expired", "past"],
-};
+/** What a job without a story says; the page shows as much without words. */
+const PLAIN = "Release it at a printer.";
 
 /** A state's word and the tone that it is shown in. */
-export const stateOf = (job) => STATES[job.state] ?? [clean(job.state, 20), "past"];
+export function stateOf(job) {
+  if (job.state === "held" && job.trouble) return [_("Not printed"), "bad"];
+  return {
+    receiving: [_("Arriving"), "busy"],
+    held: [_("Ready"), "held"],
+    prepared: [_("Starting"), "busy"],
+    committed: [_("Starting"), "busy"],
+    sending: [_("Printing"), "busy"],
+    uncertain: [_("Uncertain"), "doubt"],
+    done: [_("Printed"), "done"],
+    cancelled: [_("Deleted"), "past"],
+    expired: [_("Expired"), "past"],
+  }[job.state] ?? [clean(job.state, 20), "past"];
+}
 
-const SIDES = { "one-sided": "one-sided", "two-sided-long-edge": "two-sided", "two-sided-short-edge": "two-sided" };
-const COLOURS = { color: "colour", monochrome: "black and white" };
-// Drivers' words for the same, as in model/ticket.py.
+/** What a card says below its facts; empty for a job that just waits. */
+export const storyOf = (job) => (job.state === "held" && job.sentence === PLAIN ? "" : sentenceOf(job.sentence));
+
+// Drivers' words for IPP's, as in model/ticket.py.
 const DRIVER = {
   Duplex: ["sides", { None: "one-sided", DuplexNoTumble: "two-sided-long-edge", DuplexTumble: "two-sided-short-edge" }],
   ColorModel: ["print-color-mode", { Gray: "monochrome", Grayscale: "monochrome", KGray: "monochrome", RGB: "color", CMYK: "color" }],
+  PageSize: ["media", { A3: "iso_a3_297x420mm", A4: "iso_a4_210x297mm", A5: "iso_a5_148x210mm", Letter: "na_letter_8.5x11in", Legal: "na_legal_8.5x14in", Tabloid: "na_ledger_11x17in", Executive: "na_executive_7.25x10.5in" }],
 };
 
-function chosen(job, attribute) {
+/** The value that the ticket has for an IPP attribute, also in a driver's words; undefined without one. */
+export function chosen(job, attribute) {
   let found;
   for (const [name, value] of job.ticket.options) {
     const [meant, values] = DRIVER[name] ?? [name, {}];
@@ -46,46 +61,128 @@ function chosen(job, attribute) {
   return found;
 }
 
-export const sidesOf = (job) => SIDES[chosen(job, "sides")];
-export const colourOf = (job) => COLOURS[chosen(job, "print-color-mode")];
-
-const count = (number, one, many) => `${number} ${number === 1 ? one : many}`;
-
-/** Pages, options, origin and age, on one line. */
-export function factsOf(job, now) {
-  const pages = job.facts?.pages;
-  return [
-    pages ? count(pages, "page", "pages") : sizeOf(job.size),
-    job.ticket.copies > 1 ? `${job.ticket.copies} copies` : "",
-    sidesOf(job),
-    colourOf(job),
-    job.host ? `from ${clean(job.host, 40)}` : "",
-    ago(now - job.created),
-  ].filter(Boolean).join("\u00a0· ");
+export function sidesText(value) {
+  return {
+    "one-sided": _("one-sided"),
+    "two-sided-long-edge": _("two-sided"),
+    "two-sided-short-edge": _("two-sided, short edge"),
+  }[value] ?? "";
 }
 
-function sizeOf(bytes) {
-  const units = ["bytes", "KB", "MB", "GB"];
+export const colourText = (value) => ({ color: _("colour"), monochrome: _("black and white") })[value] ?? "";
+
+/** Whether it comes out in colour on a colour printer: IPP's word, undefined where nobody knows. */
+export function colourOf(job) {
+  const wish = chosen(job, "print-color-mode");
+  const counted = job.facts?.color_pages;
+  if (wish === "monochrome" || counted === 0) return "monochrome";
+  return wish === "color" || counted ? "color" : undefined;
+}
+
+/** Sheets of paper, as model.facts reckons them. */
+export function sheetsOf(job) {
+  const pages = job.facts?.pages;
+  if (!pages) return undefined;
+  return Math.ceil(pages / (chosen(job, "sides")?.startsWith("two-sided") ? 2 : 1)) * job.ticket.copies;
+}
+
+/** Pages, copies, sides, sheets and colour, on one line. */
+export function factsOf(job) {
+  const pages = job.facts?.pages;
+  const sheets = sheetsOf(job);
+  return line([
+    pages ? ngettext("{n} page", "{n} pages", pages) : sizeOf(job.size),
+    job.ticket.copies > 1 && ngettext("{n} copy", "{n} copies", job.ticket.copies),
+    sidesText(chosen(job, "sides")),
+    sheets && sheets !== pages && ngettext("{n} sheet", "{n} sheets", sheets),
+    colourText(colourOf(job)),
+  ]);
+}
+
+/** Age, expiry and where it waits, on one line. */
+export function waitOf(job) {
+  const node = clean(job.node, 40);
+  const host = clean(job.host, 40);
+  return line([
+    ago(now() - job.created) + (host && host !== node ? ` ${_("from {host}", { host })}` : ""),
+    node && _("on {host}", { host: node }),
+    !ENDED.has(job.state) && untilText(job.expires),
+  ]);
+}
+
+/** When, where and how much, of a job that ended. */
+export function endOf(job) {
+  const printer = clean(job.printer, 60);
+  return line([
+    moment(job.ended ?? job.created),
+    printer,
+    job.printed ? ngettext("{n} page", "{n} pages", job.printed) : job.state === "done" && job.facts?.pages && ngettext("{n} page", "{n} pages", job.facts.pages),
+  ]);
+}
+
+/** Parts of one line; a line breaks after the dot, never before it. */
+export const line = (parts) => parts.filter(Boolean).join("\u00a0· ");
+
+export function sizeOf(bytes) {
+  const units = ["B", "kB", "MB", "GB"];
   let step = 0;
   for (; bytes >= 1000 && step < 3; step++) bytes /= 1000;
-  return `${Math.round(bytes)} ${units[step]}`;
+  return `${new Intl.NumberFormat(locale, { maximumFractionDigits: bytes < 10 && step ? 1 : 0 }).format(bytes)}\u00a0${units[step]}`;
 }
 
-const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+const relative = new Intl.RelativeTimeFormat(locale, { numeric: "auto" });
 
-function ago(seconds) {
-  if (seconds < 60) return "just now";
-  for (const [unit, length] of [["day", 86400], ["hour", 3600], ["minute", 60]]) {
-    if (seconds >= length) return relative.format(-Math.floor(seconds / length), unit);
-  }
+export function ago(seconds) {
+  if (seconds < 60) return _("just now");
+  const [unit, length] = [["day", 86400], ["hour", 3600], ["minute", 60]].find(([, size]) => seconds >= size);
+  return relative.format(-Math.floor(seconds / length), unit);
 }
 
-const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+const dayOf = (at) => new Date(at).toDateString();
+const format = (options) => {
+  const style = new Intl.DateTimeFormat(locale, options);
+  return (seconds) => {
+    const at = new Date(seconds * 1000);
+    return Number.isNaN(at.valueOf()) ? "" : style.format(at);
+  };
+};
+export const clock = format({ hour: "2-digit", minute: "2-digit" });
+export const exactly = format({ dateStyle: "medium", timeStyle: "medium" });
+const dayAndClock = format({ day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+const dayName = format({ weekday: "long", day: "numeric", month: "long" });
 
 /** A moment, with its day if that is not today. */
-export function moment(seconds, now) {
-  const at = new Date(seconds * 1000);
-  if (Number.isNaN(at.valueOf())) return "";
-  return (at.toDateString() === new Date(now * 1000).toDateString() ? clock : day).format(at);
+export const moment = (seconds) => (dayOf(seconds * 1000) === dayOf(Date.now()) ? clock : dayAndClock)(seconds);
+
+/** «Today», «Yesterday» or the day's name. */
+export function dayText(seconds) {
+  const days = { [dayOf(Date.now())]: _("Today"), [dayOf(Date.now() - 86_400_000)]: _("Yesterday") };
+  return days[dayOf(seconds * 1000)] ?? dayName(seconds);
+}
+
+function untilText(expires) {
+  const left = expires - now();
+  if (left < 60) return _("about to expire");
+  if (left < 3600) return ngettext("expires in {n} minute", "expires in {n} minutes", Math.floor(left / 60));
+  const day = dayOf(expires * 1000);
+  if (day === dayOf(Date.now())) return _("kept until {time}", { time: clock(expires) });
+  if (day === dayOf(Date.now() + 86_400_000)) return _("kept until tomorrow, {time}", { time: clock(expires) });
+  return _("kept until {time}", { time: dayAndClock(expires) });
+}
+
+const MEDIA = {
+  iso_a3: "A3", iso_a4: "A4", iso_a5: "A5", iso_a6: "A6", iso_b4: "B4", iso_b5: "B5", jis_b4: "B4 (JIS)", jis_b5: "B5 (JIS)",
+  na_letter: "Letter", na_legal: "Legal", na_ledger: "Ledger", na_executive: "Executive", na_invoice: "Statement",
+  "iso_dl": "DL", "iso_c5": "C5", "na_number-10": "No. 10",
+};
+
+/** A paper's name as people call it: PWG 5101.1 names in plain words. */
+export function mediaText(name) {
+  const [authority, size, measure] = name.split("_");
+  const known = MEDIA[`${authority}_${size}`];
+  if (known) return known;
+  const measures = measure?.replace("x", " × ").replace(/(mm|in)$/, " $1");
+  // Names such as index-4x6 say nothing that the measures do not.
+  const word = measures && /\dx\d/.test(size) ? "" : (size ?? authority).replaceAll("-", " ");
+  return clean([word, measures].filter(Boolean).join(", "), 60);
 }
