@@ -8,6 +8,7 @@ a browser keeps it for ever: a new version has other addresses, and modules of t
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ _TYPES = {
 }
 _PACKED = frozenset({".png", ".woff2"})
 _REFERRING = frozenset({".html", ".webmanifest"})
+_IMPORT = re.compile(rb'@import "([a-z]+\.css)";\n')
 _KEEP = "public, max-age=31536000, immutable"
 # Asked for again each time, answered with 304 as long as it is the same: a new version shows at once.
 _ASK = "no-cache"
@@ -90,6 +92,8 @@ def _static(folder: Path) -> Iterator[tuple[str, bytes]]:
     for path in sorted((folder / "static").rglob("*")):
         data = _read(path) if path.suffix in _TYPES else None
         if data is not None:
+            # One request instead of two, the second of which would begin when the first has come.
+            data = _IMPORT.sub(lambda found: _read(path.parent / found[1].decode()) or b"", data)
             yield path.relative_to(folder / "static").as_posix(), data
     for path in sorted((folder / "locale").glob("*.po")):
         yield f"{path.stem}.json", catalogue(path)

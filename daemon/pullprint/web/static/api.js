@@ -49,11 +49,10 @@ export async function ask(method, path, value, options = {}) {
   return answerOf(response.status, text, `${method} ${path}`);
 }
 
-/** What early.js has asked already, the first time; later it is asked anew. */
+/** What index.html has asked already, while this code was on its way; once. Throws as `ask`. */
 export async function askedEarly(path) {
-  const response = await globalThis.early?.[path];
+  const response = await fetch(`/api/v1/${path}`).catch(() => null);
   if (!response) return ask("GET", path);
-  delete globalThis.early[path];
   return answerOf(response.status, await response.text(), `GET ${path}`);
 }
 

@@ -1,12 +1,10 @@
 // The page as a whole: who is signed in, which view is shown, and what is said about both.
 
 import { ask, askedEarly, ended, Refused } from "./api.js";
-import { h, icon } from "./dom.js";
+import { h, icon, toast } from "./dom.js";
 import { _, ready, translatePage } from "./i18n.js";
 import { Jobs } from "./jobs.js";
-import { Live } from "./live.js";
 import { again, go, start } from "./router.js";
-import { toast } from "./toast.js";
 import { clean, titleOf } from "./words.js";
 import * as home from "./views/home.js";
 
@@ -17,6 +15,7 @@ const main = $("main");
 
 const app = {
   session: null,
+  live: null,
   install: null,
   uploads: h("ul", { class: "uploads" }),
   jobs: new Jobs((text) => app.say(text)),
@@ -67,18 +66,25 @@ let retry = 0;
 let pause = 1;
 let current = null;
 
-app.live = new Live({
-  onList: (list) => app.jobs.receive(list),
-  onAway(sentence, seconds) {
-    const wait = Math.round(seconds);
-    const when = wait > 1 ? _("Trying again in {wait} seconds.", { wait }) : _("Trying again in a moment.");
-    away(`${sentence} ${when} ${_("Your jobs are safe.")}`);
-  },
-  onBack() {
-    away("");
-    app.say(_("Pullprint can be reached again."));
-  },
-});
+/** What keeps the list up to date; its code comes when there is something to keep so. */
+async function startLive() {
+  const { Live } = await app.load("../live");
+  app.live ??= new Live({
+    onList: (list) => app.jobs.receive(list),
+    onAway: unreachable,
+    onBack() {
+      away("");
+      app.say(_("Pullprint can be reached again."));
+    },
+  });
+  if (app.session) app.live.start();
+}
+
+function unreachable(sentence, seconds) {
+  const wait = Math.round(seconds);
+  const when = wait > 1 ? _("Trying again in {wait} seconds.", { wait }) : _("Trying again in a moment.");
+  away(`${sentence} ${when} ${_("Your jobs are safe.")}`);
+}
 
 function away(text) {
   $("away-text").textContent = clean(text, 1000);
@@ -129,12 +135,12 @@ function enter(session) {
   const back = app.session !== null;
   app.session = { user: session.user, organisation: session.organisation };
   away("");
-  app.live.start();
   if (!back) again();
+  startLive();
 }
 
 async function askToSignIn() {
-  app.live.stop();
+  app.live?.stop();
   away("");
   const signin = await app.load("signin");
   if (app.session) {
@@ -195,11 +201,14 @@ function dropAnywhere() {
   }));
 }
 
+let first = true;
+
 async function begin() {
   clearTimeout(retry);
   try {
-    const [session, list] = await Promise.all([askedEarly("session"), globalThis.early?.jobs && askedEarly("jobs"), ready]);
+    const [session, list] = await Promise.all([...(first ? ["session", "jobs"].map(askedEarly) : [ask("GET", "session")]), ready]);
     if (list) app.jobs.receive(list);
+    first = false;
     translatePage();
     enter(session);
   } catch (error) {
@@ -207,13 +216,13 @@ async function begin() {
     translatePage();
     if (error instanceof Refused && error.status === 401) return askToSignIn();
     main.querySelector(".skeleton")?.remove();
-    app.live.onAway(error.message, pause);
+    unreachable(error.message, pause);
     retry = setTimeout(begin, pause * 1000);
     pause = Math.min(RETRY_CAP, pause * 2);
   }
 }
 
-$("try-now").addEventListener("click", () => (app.session ? app.live.hurry() : begin()));
+$("try-now").addEventListener("click", () => (app.session && app.live ? app.live.hurry() : begin()));
 ended.addEventListener("ended", () => app.session && askToSignIn());
 addEventListener("beforeinstallprompt", (event) => {
   event.preventDefault();

@@ -1,8 +1,8 @@
 // The user's jobs as the server tells them, and what has been asked of them meanwhile. Views listen to `change`.
 
 import { ask } from "./api.js";
+import { toast } from "./dom.js";
 import { _, ngettext } from "./i18n.js";
-import { toast } from "./toast.js";
 import { BUSY, ENDED, now, stateOf, storyOf, titleOf } from "./words.js";
 
 const UNDO = 6;

@@ -1,10 +1,9 @@
 // A job that nobody owns becomes the user's by the code that its sender was shown.
 
 import { ask } from "../api.js";
-import { h, onSubmit, problemLine } from "../dom.js";
+import { h, onSubmit, problemLine, toast } from "../dom.js";
 import { _ } from "../i18n.js";
 import { go } from "../router.js";
-import { toast } from "../toast.js";
 import { clean, titleOf } from "../words.js";
 
 export function open(app, main, { query }) {
@@ -19,6 +18,6 @@ export function open(app, main, { query }) {
     const job = await ask("POST", "claim", { code: code.value.trim() });
     go("/", { replace: true });
     toast(_("“{title}” is yours now.", { title: titleOf(job, 60) }));
-    app.live.hurry();
+    app.live?.hurry();
   });
 }

@@ -1,10 +1,9 @@
 // A printer's own page, which its QR code opens: two presses from the code to paper.
 
 import { ask } from "../api.js";
-import { h, problemLine } from "../dom.js";
+import { h, problemLine, toast } from "../dom.js";
 import { _, ngettext } from "../i18n.js";
 import { nameOf } from "../jobs.js";
-import { toast } from "../toast.js";
 import { clean } from "../words.js";
 import { List } from "./list.js";
 import { aboutPrinter, remember, standing } from "./printers.js";

@@ -1,11 +1,10 @@
 // The print sheet: where, and how.
 
 import { ask } from "../api.js";
-import { h, icon, problemLine } from "../dom.js";
+import { h, icon, problemLine, toast } from "../dom.js";
 import { _, ngettext } from "../i18n.js";
 import { nameOf } from "../jobs.js";
 import { sheet } from "../sheet.js";
-import { toast } from "../toast.js";
 import { clean, titleOf } from "../words.js";
 import { choices } from "./choices.js";
 import { aboutPrinter, lastUsed, picker, remember, standing } from "./printers.js";
