@@ -92,11 +92,15 @@ def _static(folder: Path) -> Iterator[tuple[str, bytes]]:
     for path in sorted((folder / "static").rglob("*")):
         data = _read(path) if path.suffix in _TYPES else None
         if data is not None:
-            # One request instead of two, the second of which would begin when the first has come.
-            data = _IMPORT.sub(lambda found: _read(path.parent / found[1].decode()) or b"", data)
+            data = _with_imports(path, data) if path.suffix == ".css" else data
             yield path.relative_to(folder / "static").as_posix(), data
     for path in sorted((folder / "locale").glob("*.po")):
         yield f"{path.stem}.json", catalogue(path)
+
+
+def _with_imports(path: Path, data: bytes) -> bytes:
+    """A style sheet with those that it imports: one request instead of two, of which the second would begin late."""
+    return _IMPORT.sub(lambda found: _read(path.parent / found[1].decode()) or b"", data)
 
 
 def _read(path: Path) -> bytes | None:
