@@ -94,6 +94,15 @@ async def test_uncertain_job_prints_again_only_under_an_order_that_names_the_dou
     assert (orders[-1].ballot, orders[-1].forces) == (3, (2,))
 
 
+async def test_an_attempt_that_its_owner_was_not_asked_about_is_not_printed_again(office: Office) -> None:
+    node, token = await office.join(), await office.sign_in()
+    held = await node.hold()
+    await node.report_state(held, "uncertain", ballot=4, order="elsewhere")
+    assert (await release(office, token, held, again=False, doubtful=[]))[1]["code"] == "in-doubt"
+    assert (await release(office, token, held, again=True, doubtful=[3]))[1]["code"] == "in-doubt"
+    assert (await release(office, token, held, again=True, doubtful=[3, 4]))[0] == 202
+
+
 async def test_attempt_without_the_cloud_can_be_named_too(office: Office) -> None:
     node, token = await office.join(), await office.sign_in()
     held = await node.hold()

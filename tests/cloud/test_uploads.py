@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from tests.cloud.office import Answer, NodeClient, Office, parts_bytes
 
-from pullprint.cloud import enrolment, sites, uploads
+from pullprint.cloud import accounts, enrolment, sites, uploads
 from pullprint.cloud.nodes import revoke
 from pullprint.vault.parts import new_key
 from pullprint.vault.upload import Opener, seal_upload
@@ -110,12 +110,17 @@ async def test_what_the_node_says_against_it_is_the_answer(office: Office) -> No
     )  # fmt: skip
 
 
-async def test_a_job_of_an_unmanaged_host_is_its_uploaders(office: Office) -> None:
+async def test_an_unmanaged_host_is_offered_the_documents_of_those_only_who_have_an_account_there(
+    office: Office,
+) -> None:
     node, token = await office.join(managed=False), await office.sign_in()
+    wanted = {"title": "a.txt", "content_type": "text/plain", "size": 5}
+    assert (await office.ask("POST", "/api/v1/uploads", wanted, token)).code == "no-node-awake"
+    office.store.transact(accounts.bind, node.id, "ada", "acme", "ada@example.com")
     offer = await offered(office, token, 5)
     sending = asyncio.create_task(put(office, token, offer["id"], sealed(offer, b"hello", node)))
     await take(node)
-    await conclude(node, offer["id"], job=await node.hold())
+    await conclude(node, offer["id"], job=await node.hold(submitter="x", owner=""))
     assert (await sending).body["owner"] == "ada@example.com"
 
 

@@ -289,6 +289,24 @@ async def test_a_rebuild_that_was_interrupted_voids_the_votes_of_the_rest_too(ho
     assert not await host.holder.read(Index.rebuilding)
 
 
+async def test_an_order_that_waits_too_long_for_its_printer_says_so_and_does_nothing(
+    host: Host, sink: RawPrinter
+) -> None:
+    record = await held(host)
+    now = int(host.clock.now())
+    async with host.releaser.printer_state("sink").turn:
+        order = host.order(record, "Sink", iat=now - 59, exp=now + 1)
+        waiting = asyncio.create_task(host.releaser.execute(order))
+        async with asyncio.timeout(5):
+            while "Waits until Sink" not in (await host.record(record.id)).sentence:
+                await asyncio.sleep(0.01)
+            await waiting
+    assert "still printing other documents" in (await host.record(record.id)).sentence
+    await assert_still_held(host, record, sink)
+    await host.releaser.execute(host.order(record, "Sink", ballot=2))
+    assert sink.received == [DOCUMENT], "the printer is free again"
+
+
 async def test_pages_that_are_out_are_told_once_each_and_not_in_the_trace(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:

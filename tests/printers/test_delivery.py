@@ -94,6 +94,15 @@ async def test_copies_without_any_other_option_still_arrive(send: Sender) -> Non
     assert printer.created[-1].count(b"\0\x06copies\0\x04" + struct.pack(">i", 2)) == 1
 
 
+async def test_a_document_that_the_printer_refuses_after_it_made_the_job_is_taken_back(send: Sender) -> None:
+    with IppPrinter() as printer:
+        async with asyncio.timeout(10):
+            outcome = await send(printer.uri, b"PK\x05\x06" + bytes(88), content_type="application/octet-stream")
+        assert (outcome.result, outcome.reason) == (Result.NOTHING_SENT, Reason.PRINTER_REFUSED)
+        assert outcome.testimony["job-state"] == "canceled"
+        assert (await send(printer.uri, PDF)).result is Result.DELIVERED, "nothing of it stands in the way"
+
+
 async def test_options_that_a_real_printer_cannot_do_are_named_and_nothing_is_sent(send: Sender) -> None:
     with IppPrinter() as printer:
         outcome = await send(printer.uri, PDF, options={"sides": "three-sided"})

@@ -159,6 +159,17 @@ async def test_an_uncertain_job_is_printed_again_only_after_a_warning(desk: Page
     assert cloud.releases[0][1].again
 
 
+async def test_what_became_uncertain_behind_an_open_sheet_is_not_asked_for_again(desk: Page, cloud: Standin) -> None:
+    cloud.add(view := job())
+    form = await print_sheet(desk)
+    await choose_printer(desk, "Lobby")
+    cloud.move(view.id, State.UNCERTAIN, "It may have come out.", doubtful=(1,))
+    await expect(card(desk).locator(".word")).to_have_text("Uncertain")
+    await form.locator(".primary").click()
+    await expect(desk.locator(".toast").first).to_be_visible()
+    assert not cloud.releases[0][1].again, "nobody was asked about that attempt"
+
+
 async def test_a_session_that_ends_at_the_press_of_print_loses_nothing(desk: Page, cloud: Standin) -> None:
     cloud.add(job())
     form = await print_sheet(desk)

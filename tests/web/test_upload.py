@@ -123,26 +123,46 @@ SHARE = """([name, type, text]) => {
 KEPT = "caches.open('pullprint-shared').then((cache) => cache.keys()).then((keys) => keys.length)"
 
 
-async def test_what_another_app_shares_waits_for_signing_in_and_is_then_forgotten(
-    installed: Page, cloud: Standin
-) -> None:
+async def test_what_another_app_shares_becomes_a_job_when_somebody_says_so(installed: Page, cloud: Standin) -> None:
     await installed.evaluate(SHARE, ["Ä photo.png", "image/png", "png bytes"])
     await installed.wait_for_url("**/share")
     assert await installed.evaluate(KEPT) == 1
     await sign_in(installed)
+    line = installed.locator(".shared")
+    await expect(line).to_contain_text("Ä photo.png")
+    await assert_accessible(installed)
+    assert cloud.uploaded == [], "any page can share something: nobody has asked for it yet"
+    await line.get_by_role("button", name="Add").click()
     await expect(card(installed, "Ä photo.png")).to_be_visible()
     await expect(installed).to_have_url(cloud.url)
-    for _ in range(40):
-        if not await installed.evaluate(KEPT):
-            break
-        await installed.wait_for_timeout(50)
     assert await installed.evaluate(KEPT) == 0
     [(wanted, document)] = cloud.uploaded
     assert (wanted.content_type, document) == ("image/png", b"png bytes")
     await installed.evaluate(SHARE, ["", "", "a text that was shared"])
+    await line.get_by_role("button", name="Add").click()
     await expect(card(installed, "Text.txt")).to_be_visible()
     assert cloud.uploaded[-1][1] == b"a text that was shared"
     assert not any(request.startswith("POST /share") for request in cloud.requests)
+
+
+async def test_what_was_shared_is_taken_by_one_page_and_can_be_discarded(installed: Page, cloud: Standin) -> None:
+    await installed.evaluate(SHARE, ["once.png", "image/png", "png bytes"])
+    await installed.wait_for_url("**/share")
+    await sign_in(installed)
+    other = await installed.context.new_page()
+    await other.goto(cloud.url)
+    for page in (installed, other):
+        await page.locator(".shared").wait_for()
+    for page in (installed, other):
+        await page.locator(".shared").get_by_role("button", name="Add").click()
+    await expect(card(installed, "once.png")).to_be_visible()
+    await installed.wait_for_timeout(300)
+    assert len(cloud.uploaded) == 1
+    await other.close()
+    await installed.evaluate(SHARE, ["unwanted.png", "image/png", "png bytes"])
+    await installed.locator(".shared").get_by_role("button", name="Discard").click()
+    await expect(installed.locator(".shared")).to_have_count(0)
+    assert await installed.evaluate(KEPT) == 0 and len(cloud.uploaded) == 1
 
 
 async def test_share_without_the_worker_ends_at_home(desk: Page, cloud: Standin) -> None:

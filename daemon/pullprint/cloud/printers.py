@@ -22,6 +22,9 @@ from pullprint.wire.views import CapabilitiesView, PrinterView
 
 SCHEMES = ("ipp", "ipps", "socket", "lpd")
 URI_LIMIT = 1_023
+HEARD = 1_300.0
+"""Seconds for which one node's word that a printer is well stands against another's that it is not: nodes tell every so
+often."""
 FRESH = 1_800
 """Seconds for which it counts how a printer is; what it can do counts until it says something else."""
 COLLISIONS = 20
@@ -132,15 +135,30 @@ def view(t: Transaction, organisation_id: str, which: str) -> PrinterView:
 
 
 def take(t: Transaction, sender: Node, states: PrinterStates) -> None:
-    """Keep what a node says of its site's printers; others are passed over. People are woken by what is new only."""
+    """Keep what a node says of its site's printers; others are passed over. People are woken by what is new only.
+
+    Of a host that is not managed nothing is believed. That a printer cannot be reached may be that host's own trouble,
+    so it does not replace what another one heard from the printer a moment ago.
+    """
+    if not sender.managed:
+        return
     where = (printer.c.organisation == sender.organisation, printer.c.site == sender.site)
-    query = select(printer.c.id, printer.c.ready, printer.c.trouble, printer.c.can, printer.c.asked)
+    said_so_far = (printer.c.ready, printer.c.trouble, printer.c.can, printer.c.asked, printer.c.asked_by)
+    query = select(printer.c.id, *said_so_far)
     known = {row.id: row for row in t.all(query.where(*where).order_by(printer.c.id).with_for_update())}
-    said = {state.printer: _said(state) for state in states.printers if state.printer in known}
+    said = {
+        state.printer: _said(state)
+        for state in states.printers
+        if state.printer in known and not (state.can is None and _heard_by_another(t, known[state.printer], sender))
+    }
     for printer_id, values in said.items():
-        t.run(update(printer).where(printer.c.id == printer_id).values(asked=t.now, **values))
+        t.run(update(printer).where(printer.c.id == printer_id).values(asked=t.now, asked_by=sender.id, **values))
     if any(_is_new(t, known[printer_id], values) for printer_id, values in said.items()):
         t.wake(printers_topic(sender.organisation))
+
+
+def _heard_by_another(t: Transaction, known: AnyRow, sender: Node) -> bool:
+    return bool(known.ready) and known.asked_by != sender.id and known.asked > t.now - HEARD
 
 
 def by_id_or_name(t: Transaction, organisation_id: str, site_id: str, which: str) -> PrinterView:

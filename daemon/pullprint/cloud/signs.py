@@ -56,8 +56,8 @@ _INK, _SOFT, _PANEL, _TINT = (23, 28, 38), (87, 96, 112), (23, 43, 99), (238, 24
 _WHITE, _PALE = (255, 255, 255), (200, 211, 240)
 
 _HOW, _HOW_GERMAN = "Scan, choose, print.", "Scannen, auswählen, drucken."
-_TYPE = "No camera? Type this code at"
-_TYPE_GERMAN = "Ohne Kamera: diesen Code eingeben auf"
+_TYPE = "No camera? Open this address:"
+_TYPE_GERMAN = "Ohne Kamera: diese Adresse öffnen:"
 
 
 class FontMissing(PullprintError):
@@ -80,7 +80,7 @@ class Sign:
     url: str
     """What the QR code says."""
     address: str
-    """Where to type the code, for people: without https://."""
+    """What leads to the same page, for people: with the short code and without https://."""
 
 
 def sign(t: Transaction, organisation_id: str, printer_id: str, public_url: str) -> Sign:
@@ -91,7 +91,9 @@ def sign(t: Transaction, organisation_id: str, printer_id: str, public_url: str)
     if row is None:
         raise NotFound(what="printer")
     page = public_url.rstrip("/")
-    return Sign(row.name, row.place, row.of, row.code, f"{page}/p/{row.id}", page.removeprefix("https://"))
+    return Sign(
+        row.name, row.place, row.of, row.code, f"{page}/p/{row.id}", f"{page.removeprefix('https://')}/p/{row.code}"
+    )
 
 
 def file_name(of: Sign, kind: str) -> str:

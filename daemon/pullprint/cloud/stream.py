@@ -67,8 +67,8 @@ async def _stream(request: web.Request, cloud: Cloud) -> web.StreamResponse:
             if printers in waiter.heard:
                 await _send(response, b"event: printers\ndata:\n\n")
             waiter.heard.clear()
-            listing = await cloud.store.read(jobs.listing, *_owner(caller))
-            if listing.version != version:
+            if await cloud.store.read(jobs.version, *_owner(caller)) != version:
+                listing = await cloud.store.read(jobs.listing, *_owner(caller))
                 version = listing.version
                 await _send(response, b"event: jobs\ndata: " + listing.model_dump_json().encode() + b"\n\n")
             else:

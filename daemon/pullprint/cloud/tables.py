@@ -186,6 +186,7 @@ printer = Table(
     Column("trouble", Text, nullable=False, default=""),
     Column("can", Text, nullable=False, default=""),  # JSON of wire.views.CapabilitiesView
     Column("asked", Double, nullable=True),  # when a node told of it
+    Column("asked_by", Text, nullable=False, default=""),  # which node
     ForeignKeyConstraint(["organisation", "site"], ["site.organisation", "site.id"]),
     UniqueConstraint("organisation", "site", "name"),
     UniqueConstraint("organisation", "code"),

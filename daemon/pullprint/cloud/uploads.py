@@ -23,6 +23,7 @@ from pullprint.cloud import inbox, jobs
 from pullprint.cloud.gate import CLOUD, Access, access, answer, body, node, user
 from pullprint.cloud.orders import AWAY_AFTER
 from pullprint.cloud.store import AnyRow, Transaction
+from pullprint.cloud.tables import account
 from pullprint.cloud.tables import job as job_table
 from pullprint.cloud.tables import node as node_table
 from pullprint.wire.api import UploadOffer, UploadRequest, sealed_length
@@ -33,9 +34,9 @@ OFFER_TIME = 300.0
 """Seconds in which an offered upload must begin."""
 OFFERS = 8
 """Open offers of one user; the oldest gives way."""
-UNDER_WAY_USER = 2
+UNDER_WAY_USER, UNDER_WAY_ORGANISATION = 2, 8
 UNDER_WAY = 32
-"""Uploads of one user, and of all, at the same time."""
+"""Uploads of one user, of one organisation, and of all, at the same time."""
 PIECE = 1 << 18
 ROOM = 8
 """Bytes of a piece, and pieces that wait between the two requests."""
@@ -45,8 +46,8 @@ IDLE = 30.0
 """Seconds in which the browser sends something and the node takes something."""
 TOTAL = 3_600.0
 """Seconds for all of it."""
-RESULT_TIME = 240.0
-"""Seconds for the node to make a held job of it, once it has everything: two office documents may be before it."""
+RESULT_TIME = 480.0
+"""Seconds for the node to make a held job of it, once it has everything: three office documents may be before it."""
 GRACE = 1.0
 """Seconds in which a node that hangs up says why."""
 LOOK_EVERY = 0.5
@@ -198,7 +199,12 @@ class Uploads:
         if upload is None or upload.owner != owner or upload.begun or upload.expires <= now:
             raise NotFound(what="offered upload")
         under_way = Counter(other.owner for other in self._all.values() if other.begun)
-        if under_way[owner] >= UNDER_WAY_USER or under_way.total() >= UNDER_WAY:
+        organisation = sum(count for (name, _), count in under_way.items() if name == owner[0])
+        if (
+            under_way[owner] >= UNDER_WAY_USER
+            or organisation >= UNDER_WAY_ORGANISATION
+            or under_way.total() >= UNDER_WAY
+        ):
             raise TooMany(seconds=10)
         upload.begun = True
         return upload
@@ -232,7 +238,7 @@ async def offer(request: web.Request) -> web.StreamResponse:
         raise TooLarge(what="The document", limit=f"{cloud.settings.upload_limit_mib} MiB")
     if not wanted.size:
         raise BadRequest(reason="the document is empty")
-    row = await cloud.store.read(_node_for, caller.organisation, wanted.site)
+    row = await cloud.store.read(_node_for, caller.organisation, caller.user, wanted.site)
     now = cloud.clock.monotonic()
     upload = Upload(
         secrets.token_hex(16), caller.organisation, caller.user, row.id, row.key_id, printable(wanted.title, 255),
@@ -356,11 +362,16 @@ async def _within(seconds: float, what: Awaitable[T], otherwise: Callable[..., P
         raise otherwise(**fields) from error
 
 
-def _node_for(t: Transaction, organisation_id: str, site: str) -> AnyRow:
-    """A node that is awake, best at *site*. Raises NoNodeAwake."""
+def _node_for(t: Transaction, organisation_id: str, user: str, site: str) -> AnyRow:
+    """A node that is awake, best at *site*, and that may see the document: one that the organisation manages, or that
+    has an account of the *user*. Raises NoNodeAwake."""
+    own = select(account.c.node).where(
+        account.c.node == node_table.c.id, account.c.organisation == organisation_id, account.c.user == user
+    )
     row = t.one(
         select(node_table.c.id, node_table.c.key_id, node_table.c.key_public)
         .where(node_table.c.organisation == organisation_id, node_table.c.revoked.is_(None))
+        .where(node_table.c.managed | own.exists())
         .where(node_table.c.seen >= t.now - AWAY_AFTER, node_table.c.key_expires > t.now)
         .order_by((node_table.c.site == site).desc(), node_table.c.managed.desc(), node_table.c.seen.desc())
         .limit(1)

@@ -31,6 +31,8 @@ class IncomingDocument:
     """An open descriptor that becomes ours. `read` blocks: it is for a thread."""
 
     fd: int
+    in_memory: bool = False
+    """*fd* is a memfd: what waits in it takes memory."""
     dropped: bool = False
     """Set by the loop when the backend takes the document back: the job was cancelled, or cupsd is stopping."""
     abandoned: bool = False
@@ -85,6 +87,8 @@ class IncomingDocument:
     @property
     def memory(self) -> int:
         """Bytes of memory that `countable` takes."""
+        if self.in_memory:
+            return os.fstat(self.fd).st_size
         return self._copied if self._copy >= 0 else 0
 
     def close(self) -> None:

@@ -157,6 +157,13 @@ class Intake:
             if not handed_on:
                 document.close()
 
+    async def known(self, submission: Submission) -> Record | None:
+        """The record that an earlier run for *submission* made. Raises AlreadyEnded."""
+        known = await self._holder.read(Index.by_uuid, submission.job_uuid)
+        if known and known.state in ENDED:
+            raise AlreadyEnded(state=known.state.value)
+        return known
+
     async def _serve(self, connection: socket.socket) -> None:
         fds: list[int] = []
         with connection:
@@ -221,9 +228,7 @@ class Intake:
         done = asyncio.get_running_loop().create_future()
         self._arriving[submission.job_uuid] = done
         try:
-            known = await self._holder.read(Index.by_uuid, submission.job_uuid)
-            if known and known.state in ENDED:
-                raise AlreadyEnded(state=known.state.value)
+            known = await self.known(submission)
             return (known, False) if known else (await self._seal(submission, document, owner), True)
         finally:
             del self._arriving[submission.job_uuid]
@@ -401,8 +406,9 @@ def _told(record: Record, url: str) -> str:
 def _counted(facts: Facts) -> str:
     if facts.pages is None:
         return f"Its pages could not be counted ({facts.problem or 'unknown'}). It is held all the same."
-    pages = "1 page" if facts.pages == 1 else f"{facts.pages} pages"
-    return pages + ("." if facts.color_pages is None else f", {facts.color_pages} of them with colour.")
+    if facts.color_pages is None:
+        return f"Pages: {facts.pages}."
+    return f"Pages: {facts.pages}, with colour: {facts.color_pages}."
 
 
 def _uids(accounts: tuple[str, ...]) -> set[int]:

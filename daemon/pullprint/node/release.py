@@ -9,6 +9,7 @@ owner's decides.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -77,6 +78,14 @@ class BeingReleased(PullprintError):
     look at its history, and release it again if it comes back."""
 
     code = "being-released"
+    http_status = 409
+
+
+class Occupied(PullprintError):
+    """{printer} is still printing other documents. Nothing of this one was printed and it is still held: release it
+    again in a moment, or at another printer."""
+
+    code = "occupied"
     http_status = 409
 
 
@@ -214,9 +223,8 @@ class Releaser:
         printer = self._site.printer(order.printer)
         uri = await self._resolve(printer)
         state = self.printer_state(printer.id)
-        waits = state.turn.locked()
-        async with state.turn:
-            if waits:
+        async with self._turn(order, printer, state) as waited:
+            if waited:
                 # What was true of job and order need not be so any more.
                 record = await self._holder.read(Index.get, order.job)
                 if self._site.cloud_now() > order.exp or order.ballot <= record.vote.promised:
@@ -231,6 +239,23 @@ class Releaser:
     def printer_state(self, printer: str) -> PrinterState:
         """What is remembered of the printer with that id."""
         return self.printers.state(printer)
+
+    @asynccontextmanager
+    async def _turn(self, order: Order, printer: Printer, state: PrinterState) -> AsyncIterator[bool]:
+        """The printer is ours; whether that took a while. Raises Occupied when the order's time is over first."""
+        waits = state.turn.locked()
+        if waits:
+            text = f"Waits until {printer.name} is done with other documents."
+            await self._holder.change(Index.note, order.job, Step("waiting", text))
+        try:
+            async with asyncio.timeout(order.exp - self._site.cloud_now() if waits else None):
+                await state.turn.acquire()
+        except TimeoutError as error:
+            raise Occupied(printer=printer.name) from error
+        try:
+            yield waits
+        finally:
+            state.turn.release()
 
     async def _preflight(self, record: Record, printer: Printer, uri: PrinterUri) -> None:
         """Ask an IPP printer what it takes, unless it said so a moment ago; others have no words for that."""

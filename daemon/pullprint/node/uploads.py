@@ -103,6 +103,8 @@ class Uploads:
     async def _admit(self, item: UploadItem) -> Record:
         if self._under_way >= AT_ONCE:
             raise Busy
+        if known := await self._intake.known(_submission(item)):
+            return known  # stored before this daemon restarted
         self._under_way += 1
         try:
             return await self._hold(item)
@@ -125,7 +127,7 @@ class Uploads:
             made = await self._converter.pdf(document, kind)
         finally:
             os.close(document)
-        return await self._intake.hold(_submission(item), IncomingDocument(made), item.owner)
+        return await self._intake.hold(_submission(item), IncomingDocument(made, in_memory=True), item.owner)
 
     async def _pass_on(self, item: UploadItem, head: bytes, pieces: AsyncIterator[bytes]) -> Record:
         """Seal the document while it comes."""

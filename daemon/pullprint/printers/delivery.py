@@ -28,7 +28,7 @@ from pullprint.printers.backend import Backend, command
 from pullprint.printers.ipp import USER, IppClient
 from pullprint.printers.options import option_string, options_travel
 from pullprint.printers.outcome import Outcome, Phase, Progress, Reason, Result
-from pullprint.printers.tell import ABORTED, CANCELED, COMPLETED, FORMAT_REASONS, Testimony, follow
+from pullprint.printers.tell import ABORTED, CANCELED, COMPLETED, FORMAT_REASONS, Testimony, follow, withdraw
 from pullprint.printers.witness import speaks
 
 PRIME = 1_024
@@ -307,6 +307,7 @@ class _Run:
         whole = fed is _Fed.ALL and not self._witness.broken
         limits = self._limits
         async with IppClient(self._uri, trust) as client:
+            withdrawn = not self._witness.accepted and await withdraw(client, self._tag, self._witness.job_id)
             said = await follow(
                 client,
                 self._tag,
@@ -318,6 +319,8 @@ class _Run:
             )
         if said is None:
             return self.outcome(Result.UNCERTAIN, Reason.NO_ANSWER if whole else _broken_off(fed))
+        if withdrawn and said.never_begun:
+            return self.outcome(Result.NOTHING_SENT, Reason.PRINTER_REFUSED, said)
         if said.nothing_printed:
             refused = FORMAT_REASONS & set(said.reasons)
             reason = Reason.FORMAT_REFUSED if refused else Reason.JOB_ABORTED if whole else _broken_off(fed)

@@ -15,7 +15,7 @@ from pullprint.base.clock import Clock
 from pullprint.printers.ipp import USER, Answer, IppClient, NoAnswer, number, text, words
 
 # RFC 8011 5.3.7.
-CANCELED, ABORTED, COMPLETED = 7, 8, 9
+PENDING, HELD, CANCELED, ABORTED, COMPLETED = 3, 4, 7, 8, 9
 _STATES = {
     3: "pending",
     4: "pending-held",
@@ -85,6 +85,17 @@ class Testimony:
             return False
         return self.never_started or bool(_BEFORE_DRAWING & set(self.reasons))
 
+    @property
+    def waits_for_data(self) -> bool:
+        """Whether the printer made the job, refused its document, and waits for another (RFC 8011, 5.3.8)."""
+        counts = (self.impressions or 0) + (self.sheets or 0)
+        return self.state in {PENDING, HELD} and "job-data-insufficient" in self.reasons and not counts
+
+    @property
+    def never_begun(self) -> bool:
+        """Whether it was cancelled before the printer did anything with it."""
+        return self.state == CANCELED and self.never_started and not (self.impressions or self.sheets)
+
     def words(self) -> dict[str, str]:
         """For the job's trace; every value is clean text."""
         said = {
@@ -96,6 +107,18 @@ class Testimony:
             "job-media-sheets-completed": "" if self.sheets is None else str(self.sheets),
         }
         return {name: value for name, value in said.items() if value}
+
+
+async def withdraw(client: IppClient, tag: str, job_id: int | None) -> bool:
+    """Cancel the job at the printer if it is one that waits for a document, which will not come; whether it was."""
+    try:
+        look = await testimony_of(client, tag, job_id)
+        if not look.waits_for_data or look.job_id is None:
+            return False
+        cancel = {"job-id": look.job_id, "requesting-user-name": USER}
+        return (await client.ask(IppOperation.CANCEL_JOB, cancel)).ok
+    except NoAnswer:
+        return False
 
 
 async def testimony_of(client: IppClient, tag: str, job_id: int | None) -> Testimony:

@@ -216,6 +216,7 @@ class Index:
             record = replace(self.get(job), sentence=step.text)
             self._write(record)
             self._trace(job, step)
+            self._report(_state_report(record, "", 0))
         return record
 
     def progress(self, job: str, sentence: str, pages: int | None = None) -> Record:

@@ -44,7 +44,7 @@ async function file(request) {
   return answer;
 }
 
-/** Keep what was shared until the page has uploaded it, and open the page. */
+/** Keep what was shared until somebody has said what is to become of it, and open the page. */
 async function share(request) {
   const form = await request.formData();
   const cache = await caches.open(SHARED);
@@ -54,7 +54,7 @@ async function share(request) {
     if (text) files.push(new File([text], `${(form.get("title") || "Text").slice(0, 60)}.txt`, { type: "text/plain" }));
   }
   for (const each of files) {
-    const headers = { "Content-Type": each.type || "application/octet-stream", "X-Name": encodeURIComponent(each.name) };
+    const headers = { "Content-Type": each.type || "application/octet-stream", "X-Name": encodeURIComponent(each.name), "X-Kept": Date.now() };
     await cache.put(`/shared/${crypto.randomUUID()}`, new Response(each, { headers }));
   }
   return Response.redirect("/share", 303);

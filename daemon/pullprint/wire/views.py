@@ -94,6 +94,9 @@ class ReleaseRequest(Message):
     """IPP names and values that replace those of the ticket; ``copies`` is one."""
     again: bool = False
     """Print although an earlier attempt may have come out: only after the owner was asked."""
+    doubtful: tuple[int, ...] | None = Field(default=None, max_length=1_000)
+    """Which attempts the owner was asked about, as `JobView` named them: others stop the release. None: those that are
+    in doubt when this arrives."""
 
 
 class ClaimRequest(Message):

@@ -10,6 +10,7 @@ import * as home from "./views/home.js";
 
 const $ = (id) => document.getElementById(id);
 const SHARED = "pullprint-shared";
+const SHARED_LIFE = 600_000;
 const RETRY_CAP = 30;
 const main = $("main");
 
@@ -47,13 +48,13 @@ const app = {
       throw error;
     }
   },
-  async upload(files, onend) {
+  async upload(files) {
     if (!files.length) return;
     const { Uploads } = await app.load("uploads");
     uploads ??= new Uploads(app.uploads, {
       onjob: (job) => toast(_("“{title}” waits for you.", { title: titleOf(job, 60) })),
     });
-    for (const file of files) uploads.add(file, onend && (() => onend(file)));
+    for (const file of files) uploads.add(file);
   },
   enter,
   signOut,
@@ -154,6 +155,7 @@ async function askToSignIn() {
 }
 
 async function signOut(what) {
+  await app.jobs.finish();
   try {
     await ask("DELETE", what);
   } catch (error) {
@@ -165,20 +167,35 @@ async function signOut(what) {
   location.replace("/");
 }
 
-/** What another app on this device shared with the page (sw.js keeps it until here). */
+/** What another app on this device shared with the page: sw.js keeps it until here. Any page can send something that way,
+ *  so it becomes a job only when somebody says so; and it is not kept for whoever comes later. */
 async function takeShared() {
   if (location.pathname.startsWith("/share")) go("/", { replace: true });
   const cache = await globalThis.caches?.open(SHARED).catch(() => null);
+  const found = [];
   for (const request of (await cache?.keys()) ?? []) {
-    if (taken.has(request.url)) continue;
-    taken.add(request.url);
     const kept = await cache.match(request);
-    const name = decodeURIComponent(kept.headers.get("X-Name") ?? "");
-    const file = new File([await kept.blob()], name, { type: kept.headers.get("Content-Type") ?? "" });
-    app.upload([file], () => cache.delete(request));
+    if (Date.now() - Number(kept.headers.get("X-Kept")) > SHARED_LIFE) await cache.delete(request);
+    else found.push([request, new File([await kept.blob()], decodeURIComponent(kept.headers.get("X-Name") ?? ""), { type: kept.headers.get("Content-Type") ?? "" })]);
   }
+  shared?.remove();
+  if (!found.length) return;
+  const settle = async (wanted) => {
+    shared?.remove();
+    for (const [request, file] of found) {
+      // Of several open pages one takes it.
+      if (await cache.delete(request) && wanted) app.upload([file]);
+    }
+  };
+  const names = found.map(([, file]) => clean(file.name, 60) || _("Untitled")).join(", ");
+  shared = h("li", { class: "upload shared" },
+    h("span", { class: "names" }, h("bdi", {}, names), h("small", {}, _("was shared with this page by another app."))),
+    h("div", { class: "buttons even" },
+      h("button", { type: "button", onclick: () => settle(false) }, _("Discard")),
+      h("button", { type: "button", class: "primary", onclick: () => settle(true) }, _("Add"))));
+  app.uploads.prepend(shared);
 }
-const taken = new Set();
+let shared = null;
 
 function dropAnywhere() {
   let depth = 0;

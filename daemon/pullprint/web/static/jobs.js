@@ -86,12 +86,14 @@ export class Jobs extends EventTarget {
     return BUSY.has(job.state) || job.state === "receiving" || Boolean(this.asked(job.id));
   }
 
-  /** Print them there, in this order; the refusals' sentences by job. `again` is said for uncertain ones only. */
+  /** Print them there, in this order; the refusals' sentences by job. What is said to be wanted again is what `jobs` said of
+   *  themselves when their owner saw them, not what has happened since. */
   async release(jobs, printer, changes) {
     const refusals = new Map();
-    for (const { id } of jobs) {
-      const again = this.get(id)?.state === "uncertain";
-      const sentence = await this.#change(id, _("Starting"), "POST", `jobs/${id}/release`, { printer, changes, again });
+    for (const { id, state, doubtful } of jobs) {
+      const again = state === "uncertain";
+      const body = { printer, changes, again, doubtful: again ? doubtful : undefined };
+      const sentence = await this.#change(id, _("Starting"), "POST", `jobs/${id}/release`, body);
       if (sentence) refusals.set(id, sentence);
     }
     return refusals;
@@ -121,6 +123,11 @@ export class Jobs extends EventTarget {
       },
       done: () => ids.filter((id) => this.#leaving.has(id)).forEach((id) => this.#delete(id)),
     });
+  }
+
+  /** What was deleted is deleted now, without waiting whether it is undone. */
+  async finish() {
+    await Promise.all([...this.#leaving].map((id) => this.#delete(id)));
   }
 
   /** Somebody else is here now. */

@@ -1,7 +1,7 @@
 // Which view an address stands for; the browser's Back goes one view, or one open sheet, back.
 
 const ROUTES = [
-  [/^\/p\/([0-9a-z-]{1,64})\/?$/, "here"],
+  [/^\/p\/([0-9a-z-]{1,64})\/?$/i, "here"],
   [/^\/login\/?$/, "login"],
   [/^\/claim\/?$/, "claim"],
   [/^\/history\/?$/, "history"],

@@ -62,7 +62,7 @@ export async function upload(file, { onprogress, signal }) {
 function put(address, body, onprogress, signal) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    const gone = () => reject(new Away(_("The connection was lost. Nothing was printed; try again.")));
+    const gone = () => reject(new Away(_("The connection was lost. Look at your jobs, and if it is not there, try again.")));
     request.open("PUT", address);
     request.setRequestHeader("Content-Type", "application/octet-stream");
     request.upload.onprogress = (event) => onprogress(event.loaded / (event.total || 1));

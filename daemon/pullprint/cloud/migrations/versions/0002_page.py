@@ -23,6 +23,7 @@ def upgrade() -> None:
     op.add_column("printer", sa.Column("trouble", sa.Text(), nullable=False, server_default=""))
     op.add_column("printer", sa.Column("can", sa.Text(), nullable=False, server_default=""))
     op.add_column("printer", sa.Column("asked", sa.Double(), nullable=True))
+    op.add_column("printer", sa.Column("asked_by", sa.Text(), nullable=False, server_default=""))
     _code_printers()
     with op.batch_alter_table("printer") as printer:
         printer.create_unique_constraint("uq_printer_organisation_code", ["organisation", "code"])

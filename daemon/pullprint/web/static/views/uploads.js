@@ -16,8 +16,8 @@ export class Uploads {
     Object.assign(this, { list, onjob, say });
   }
 
-  /** Take `file`; `onend()` once nobody needs it any more. */
-  add(file, onend = () => {}) {
+  /** Take `file`. */
+  add(file) {
     const abort = new AbortController();
     const name = clean(file.name, 80) || _("Untitled");
     const bar = h("progress", { max: "1", value: "0", "aria-label": name });
@@ -30,7 +30,7 @@ export class Uploads {
     } }, _("Try again"));
     const cancel = h("button", { type: "button", class: "quiet square", "aria-label": _("Cancel: {name}", { name }), onclick: () => this.#drop(task) }, icon("close"));
     const line = h("li", { class: "upload" }, h("span", { class: "names" }, h("bdi", {}, name), word), cancel, bar, problem, again);
-    const task = { file, abort, line, bar, word, problem, again, onend };
+    const task = { file, abort, line, bar, word, problem, again };
     this.list.append(line);
     this.#begin(task);
   }
@@ -49,7 +49,6 @@ export class Uploads {
 
   #end(task) {
     task.line.remove();
-    task.onend();
   }
 
   async #next() {
