@@ -9,7 +9,7 @@ DEBIAN_PACKAGES := bubblewrap chromium cups cups-client cups-daemon cups-filters
 	python3 python3-dev python3-venv
 
 .DEFAULT_GOAL := help
-.PHONY: help deps lock demo demo-check test lint format bench fuzz screenshots clean
+.PHONY: help deps lock demo demo-check test lint format bench fuzz screenshots deb clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 \t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,6 +29,8 @@ lock: ## resolve the dependencies anew (needs uv)
 		--no-emit-index-url --no-emit-find-links requirements-build.in -o requirements-build.lock
 	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 		--no-emit-index-url --no-emit-find-links setup.cfg --extra dev -o requirements.lock
+	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-emit-index-url --no-emit-find-links setup.cfg -o packaging/requirements.lock
 
 demo: deps ## a whole office on this machine: private cupsd, printers, cloud, node; Ctrl-C removes it
 	$(BIN)/python -m tests.rig.demo
@@ -54,6 +56,11 @@ bench: deps ## the figures of DESIGN 10 that this version is held to, each besid
 
 fuzz: deps ## the fuzz targets with more examples than `make test` runs (N=…)
 	PULLPRINT_FUZZ_EXAMPLES=$(or $(N),20000) $(BIN)/pytest tests/fuzz
+
+deb: ## Debian packages of this tree, into dist/ (two minutes)
+	packaging/install-debian-packages debhelper dpkg-dev gcc libcups2-dev libsystemd-dev pkg-config \
+		python3-dev python3-venv
+	packaging/make-deb dist
 
 screenshots: deps ## the pictures that the README shows
 	$(BIN)/python -m tests.rig.screenshots
