@@ -251,3 +251,16 @@ async def test_details_show_the_way_of_a_job_and_go_on_by_themselves(desk: Page,
     await expect(sheet(desk)).to_have_count(0)
     await expect(desk).to_have_url(cloud.url)
     await expect(card(desk).get_by_role("button", name="Details")).to_be_focused()
+
+
+async def test_pages_and_sheets_are_those_that_the_ticket_asks_for(desk: Page, cloud: Standin) -> None:
+    five = Facts(pages=5, color_pages=0)
+    part = Ticket(copies=3, options=(("sides", "two-sided-long-edge"), ("page-ranges", "2-4")))
+    many = Ticket(copies=2, options=(("sides", "two-sided-long-edge"), ("number-up", "2")))
+    wild = Ticket(options=(("page-ranges", "7-9,x-y"),))
+    cloud.add(*(job(n, f"{n}.pdf", facts=five, ticket=ticket) for n, ticket in enumerate((part, many, wild), 1)))
+    await expect(card(desk, "1.pdf").locator(".facts")).to_contain_text("3 of 5 pages")
+    await expect(card(desk, "1.pdf").locator(".facts")).to_contain_text("6 sheets")
+    await expect(card(desk, "2.pdf").locator(".facts")).to_contain_text("5 pages")
+    await expect(card(desk, "2.pdf").locator(".facts")).to_contain_text("4 sheets")
+    await expect(card(desk, "3.pdf").locator(".facts")).to_contain_text("5 pages")

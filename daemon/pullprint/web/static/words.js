@@ -76,22 +76,38 @@ export function colourOf(job) {
   const wish = chosen(job, "print-color-mode");
   const counted = job.facts?.color_pages;
   if (wish === "monochrome" || counted === 0) return "monochrome";
-  return wish === "color" || counted ? "color" : undefined;
+  return counted ? "color" : undefined;
 }
 
-/** Sheets of paper, as model.facts reckons them. */
+/** Pages that are asked for: those of page-ranges (RFC 8011, 5.2.7), without them all; undefined where nobody counted. */
+export function pagesOf(job) {
+  const all = job.facts?.pages ?? undefined;
+  const ranges = chosen(job, "page-ranges");
+  if (!all || !ranges) return all;
+  const wanted = ranges.split(",").reduce((sum, range) => {
+    const [first, last = first] = range.split("-").map(Number);
+    return sum + Math.max(0, Math.min(last, all) - first + 1);
+  }, 0);
+  return wanted > 0 && wanted < all ? wanted : all;
+}
+
+/** Sheets of paper: several pages on one side and both sides of a sheet, as the ticket asks for. */
 export function sheetsOf(job) {
-  const pages = job.facts?.pages;
+  const pages = pagesOf(job);
   if (!pages) return undefined;
-  return Math.ceil(pages / (chosen(job, "sides")?.startsWith("two-sided") ? 2 : 1)) * job.ticket.copies;
+  const onOneSide = Number(chosen(job, "number-up")) || 1;
+  const sides = chosen(job, "sides")?.startsWith("two-sided") ? 2 : 1;
+  return Math.ceil(pages / (onOneSide * sides)) * job.ticket.copies;
 }
 
 /** Pages, copies, sides, sheets and colour, on one line. */
 export function factsOf(job) {
-  const pages = job.facts?.pages;
+  const all = job.facts?.pages;
+  const pages = pagesOf(job);
   const sheets = sheetsOf(job);
+  const some = pages !== all && ngettext("{some} of {n} page", "{some} of {n} pages", all, { some: pages });
   return line([
-    pages ? ngettext("{n} page", "{n} pages", pages) : sizeOf(job.size),
+    some || (pages ? ngettext("{n} page", "{n} pages", pages) : sizeOf(job.size)),
     job.ticket.copies > 1 && ngettext("{n} copy", "{n} copies", job.ticket.copies),
     sidesText(chosen(job, "sides")),
     sheets && sheets !== pages && ngettext("{n} sheet", "{n} sheets", sheets),
@@ -116,7 +132,7 @@ export function endOf(job) {
   return line([
     moment(job.ended ?? job.created),
     printer,
-    job.printed ? ngettext("{n} page", "{n} pages", job.printed) : job.state === "done" && job.facts?.pages && ngettext("{n} page", "{n} pages", job.facts.pages),
+    job.printed ? ngettext("{n} page", "{n} pages", job.printed) : job.state === "done" && pagesOf(job) && ngettext("{n} page", "{n} pages", pagesOf(job)),
   ]);
 }
 

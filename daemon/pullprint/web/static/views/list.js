@@ -3,7 +3,7 @@
 
 import { arrange, h, icon, problemLine } from "../dom.js";
 import { _, ngettext } from "../i18n.js";
-import { clean, ENDED, endOf, factsOf, stateOf, storyOf, titleOf, waitOf } from "../words.js";
+import { clean, ENDED, endOf, factsOf, pagesOf, stateOf, storyOf, titleOf, waitOf } from "../words.js";
 
 export class List {
   #cards = new Map();
@@ -114,7 +114,7 @@ export class List {
 
 /** How much of it came out: pages so far and pages in all, null where nobody counts. */
 function progressOf(job) {
-  const all = (job.facts?.pages ?? 0) * job.ticket.copies;
+  const all = (pagesOf(job) ?? 0) * job.ticket.copies;
   return typeof job.printed === "number" && job.printed <= all ? [job.printed, all] : null;
 }
 
