@@ -8,6 +8,9 @@ DEBIAN_PACKAGES := bubblewrap chromium cups cups-client cups-daemon cups-filters
 	dbus-daemon fonts-dejavu-core gcc ghostscript iproute2 libcups2-dev libsystemd-dev pkg-config poppler-utils \
 	python3 python3-dev python3-venv
 
+# Only the tests need a host that converts office documents.
+TEST_PACKAGES := libreoffice-writer-nogui
+
 .DEFAULT_GOAL := help
 .PHONY: help deps lock demo demo-check test lint format bench fuzz screenshots deb clean
 
@@ -39,6 +42,7 @@ demo-check: deps ## the same without a person: print, release, compare the bytes
 	$(BIN)/python -m tests.rig.demo --check
 
 test: deps ## every test
+	packaging/install-debian-packages $(TEST_PACKAGES)
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 lint: deps ## style, types, layers

@@ -103,6 +103,15 @@ async def test_an_attempt_that_its_owner_was_not_asked_about_is_not_printed_agai
     assert (await release(office, token, held, again=True, doubtful=[3, 4]))[0] == 202
 
 
+async def test_a_job_in_doubt_of_which_no_attempt_is_known_is_asked_about_all_the_same(office: Office) -> None:
+    node, token = await office.join(), await office.sign_in()
+    held = await node.hold()
+    await node.report_state(held, "uncertain")
+    assert (await office.ask("GET", f"/api/v1/jobs/{held}", token=token)).body["doubtful"] == []
+    assert (await release(office, token, held))[1]["code"] == "in-doubt"
+    assert (await release(office, token, held, again=True, doubtful=[]))[0] == 202
+
+
 async def test_attempt_without_the_cloud_can_be_named_too(office: Office) -> None:
     node, token = await office.join(), await office.sign_in()
     held = await node.hold()

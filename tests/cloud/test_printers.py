@@ -78,6 +78,30 @@ async def test_printers_of_other_sites_and_organisations_are_not_the_senders_bus
     assert (await office.ask("GET", f"/api/v1/printers/{code}", token=gus)).status == 404
 
 
+async def test_a_host_that_cannot_reach_a_printer_does_not_speak_for_those_that_can(office: Office) -> None:
+    here, elsewhere, token = await office.join(), await office.join(), await office.sign_in()
+    laptop = await office.join(managed=False)
+    off = {"printer": office.printer, "ready": False, "trouble": "It does not answer."}
+    assert await tell(laptop, off) == 204
+    assert (await shown(office, token))["ready"] is None, "nobody vouches for that host"
+    assert await tell(here, {"printer": office.printer, "ready": True, "can": CAN}) == 204
+    assert await tell(elsewhere, off) == 204
+    assert (await shown(office, token))["ready"] is True
+    assert await tell(elsewhere, {**off, "trouble": "It is out of paper.", "can": CAN}) == 204
+    assert (await shown(office, token))["trouble"] == "It is out of paper.", "that it heard from the printer itself"
+    assert await tell(here, {"printer": office.printer, "ready": True, "can": CAN}) == 204
+    assert await tell(here, off) == 204
+    assert (await shown(office, token))["ready"] is False, "whoever reached it last may say that it is gone"
+
+
+async def test_an_address_that_no_database_takes_is_no_printer(office: Office) -> None:
+    token = await office.sign_in()
+    for path in ("printers/x%00", "printers/x%00/sign.png", "printers/..%2f", "printers/%ff"):
+        assert (await office.ask("GET", f"/api/v1/{path}", token=token)).status == 404, path
+    body = b'{"printer": "a\\u0000"}'
+    assert (await office.ask("POST", f"/api/v1/jobs/{'0' * 32}/release", body, token)).status == 400
+
+
 async def test_hostile_values_are_refused_or_made_harmless(office: Office) -> None:
     node, token = await office.join(), await office.sign_in()
     good = {"printer": office.printer, "ready": True}

@@ -368,6 +368,23 @@ async def test_two_at_once_do_not_mix_and_a_third_waits_its_turn(office: Office)
     assert (await sending_third).status == 201, "the refused one may be sent again"
 
 
+async def test_one_organisation_leaves_room_for_others(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "UNDER_WAY_ORGANISATION", 1)
+    node, ada = await office.join(), await office.sign_in()
+    other, gus = await office.join("globex"), await office.sign_in("gus@example.com")
+    first, second = await offered(office, ada, 5), await offered(office, ada, 5)
+    foreign = await offered(office, gus, 5)
+    sending = asyncio.create_task(put(office, ada, first["id"], sealed(first, b"hello", node)))
+    await take(node)
+    assert (await put(office, ada, second["id"], sealed(second, b"hello", node))).status == 429
+    theirs = asyncio.create_task(put(office, gus, foreign["id"], sealed(foreign, b"hello", other)))
+    await take(other)
+    await conclude(other, foreign["id"], job=await other.hold(owner="gus@example.com"))
+    assert (await theirs).status == 201
+    await conclude(node, first["id"], job=await node.hold())
+    assert (await sending).status == 201
+
+
 async def test_an_offer_ends_and_the_oldest_gives_way(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     node, token = await office.join(), await office.sign_in()
     first = await offered(office, token, 5)

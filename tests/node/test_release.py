@@ -86,6 +86,17 @@ async def test_a_backend_that_was_loaded_for_the_order_is_the_one_that_prints(ho
     assert prepared.backend.exit == 0
 
 
+async def test_one_backend_is_loaded_for_a_printer_however_many_ask(host: Host, sink: RawPrinter) -> None:
+    records = [await held(host) for _ in range(5)]
+    found = await asyncio.gather(*(host.releaser.prepare(record, "sink", {}) for record in records))
+    loaded = [prepared for prepared in found if prepared]
+    assert len(loaded) == 1
+    loaded[0].close()
+    again = await host.releaser.prepare(records[0], "sink", {})
+    assert again is not None
+    again.close()
+
+
 @pytest.mark.parametrize("ballot", [1, 2], ids=["another-ticket", "another-attempt"])
 async def test_a_backend_that_was_loaded_for_something_else_is_not_used(
     host: Host, sink: RawPrinter, ballot: int

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import secrets
-import shutil
 import struct
 import subprocess
 import tempfile
@@ -48,7 +47,6 @@ from pullprint.wire.node import UploadItem, UploadResult
 
 A4 = (595, 842)
 OWNER = "alice@example.com"
-needs_office = pytest.mark.skipif(not shutil.which("soffice"), reason="LibreOffice is not installed")
 
 
 class Cloudlet:
@@ -124,7 +122,8 @@ async def test_a_pdf_is_held_as_it_is_for_its_owner(host: Host) -> None:
 
 async def test_the_same_upload_told_again_is_the_same_job(host: Host) -> None:
     one, _ = await upload(host, pdf(), upload="a" * 32)
-    two, _ = await upload(host, pdf(), upload="a" * 32)
+    two, again = await upload(host, pdf(), upload="a" * 32)
+    assert again.taken == 0, "the cloud need not have it any more"
     other, _ = await upload(host, pdf(), upload="b" * 32)
     assert one.job == two.job != other.job
 
@@ -174,6 +173,17 @@ async def test_a_document_over_the_hosts_limit_is_refused(host: Host, monkeypatc
         result, _ = await upload(host, pdf() + secrets.token_bytes(3 << 20))
         assert result.code == "too-large" and "1 MiB" in result.sentence
         await assert_nothing(host)
+
+
+async def test_documents_that_wait_in_memory_to_be_counted_are_counted_as_memory(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pullprint.node.intake.FACTS_MEMORY", 1_000)
+    result, _ = await upload(host, pdf(3))
+    async with asyncio.timeout(30):
+        while (facts := (await host.record(result.job)).facts) is None:
+            await asyncio.sleep(0.01)
+    assert facts.problem == "busy"
 
 
 async def test_a_full_disk_is_told_in_words_that_fit_an_upload(host: Host) -> None:
@@ -307,22 +317,19 @@ async def test_text_becomes_pages_of_wrapped_lines() -> None:
     assert len(pages(await converted(b"x" * 100_000))) > 10, "a line without spaces is wrapped as well"
 
 
-@needs_office
 @pytest.mark.parametrize("kind", ["odt", "docx", "rtf", "doc"])
 async def test_an_office_document_becomes_pages(kind: str) -> None:
     made = await converted(office_document("A letter from the office", kind))
-    assert pages(made) == [A4] or len(pages(made)) == 1
+    assert len(pages(made)) == 1
     assert "A letter from the office" in words(made)
 
 
-@needs_office
 async def test_an_office_document_that_is_none_is_broken() -> None:
     for start in (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", b"PK\x03\x04" + bytes(26) + b"word/document.xml"):
         with pytest.raises(BrokenDocument):
             await converted(start + secrets.token_bytes(5_000))
 
 
-@needs_office
 async def test_an_office_document_with_a_password_is_told_so() -> None:
     odt = io.BytesIO()
     with zipfile.ZipFile(odt, "w") as made:

@@ -7,7 +7,7 @@ import pytest
 from tests.rig.documents import marker, pdf
 from tests.rig.office import Answer, CommandFailed, Office
 from tests.rig.printers import IppPrinter, LpdPrinter, RawPrinter
-from tests.rig.processes import wait_until
+from tests.rig.processes import free_port, wait_until
 
 
 def test_a_pdf_comes_out_as_it_went_in_and_takes_its_ticket_along(office: Office, ipp_printer: IppPrinter) -> None:
@@ -145,18 +145,29 @@ def test_what_waits_can_be_read_on_no_disk(office: Office) -> None:
 
 
 def test_a_printer_that_is_off_leaves_the_job_held_and_says_so(office: Office) -> None:
-    with IppPrinter("Gone") as printer:
-        office.add_printer("Gone", printer.uri)
+    office.add_printer("Gone", f"ipp://127.0.0.1:{free_port()}/ipp/print")
     office.cups.lp("pullprint", pdf(), user=office.account, title="stays.pdf")
     me = office.person()
     job = me.wait_job("stays.pdf", "held")
     me.release(job["id"], "Gone")
-    # Asked before the release, or, where it had answered the node a moment ago, found out by trying.
-    wait_until("the sentence", lambda: "does not answer" in (me.job("stays.pdf") or {})["sentence"], 30)
+    wait_until("the sentence", lambda: "cannot print now" in (me.job("stays.pdf") or {})["sentence"])
     assert me.job("stays.pdf")["state"] == "held"  # type: ignore[index]
     with pytest.raises(CommandFailed) as failure:
         office.node.pullprint("release", job["id"], "--printer", "Gone")
     assert "still held" in failure.value.output and "Traceback" not in failure.value.output
+
+
+def test_a_printer_that_answered_a_moment_ago_and_is_off_now_says_so_too(office: Office) -> None:
+    me = office.person()
+    with IppPrinter("Left") as printer:
+        office.add_printer("Left", printer.uri)
+        wait_until("the node has asked it", lambda: me.get(f"/api/v1/printers/{me.printer('Left')}")["ready"])
+    office.cups.lp("pullprint", pdf(), user=office.account, title="stays-too.pdf")
+    job = me.wait_job("stays-too.pdf", "held")
+    me.release(job["id"], "Left")
+    wait_until("the sentence", lambda: "does not answer" in (me.job("stays-too.pdf") or {})["sentence"], 30)
+    stays = me.job("stays-too.pdf") or {}
+    assert (stays["state"], stays["trouble"]) == ("held", True)
 
 
 def test_a_printer_that_does_not_take_the_format_refuses_the_release(office: Office, ipp_printer: IppPrinter) -> None:

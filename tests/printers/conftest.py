@@ -11,7 +11,7 @@ from tests.rig.printers import IppPrinter
 
 from pullprint.base.clock import SystemClock
 from pullprint.model.uri import check_uri
-from pullprint.printers.delivery import DeliveryRequest, Document, Limits, deliver, prepare
+from pullprint.printers.delivery import DeliveryRequest, Document, Limits, Prepared, deliver
 from pullprint.printers.outcome import Outcome, Progress
 
 BACKENDS = Path("/usr/lib/cups/backend")
@@ -50,7 +50,7 @@ class Sender:
         size = len(data) if isinstance(data, bytes) else None
         request = DeliveryRequest(TAG, content_type, copies, options or {}, size)
         return await deliver(
-            await prepare(check_uri(uri), request, backend_dir=self.backend_dir, spool=self.spool, limits=self.limits),
+            await Prepared(check_uri(uri), request, spool=self.spool, limits=self.limits).load(self.backend_dir),
             pieces(data) if isinstance(data, bytes) else data,
             on_first_byte=first,
             on_progress=self.progress.append,

@@ -233,8 +233,12 @@ class Standin:
         return response
 
     async def _stream(self, request: web.Request, response: web.StreamResponse) -> None:
+        printers = self.printers
         while not self.broken:
             moved = self._moved
+            if self.printers != printers:
+                printers = self.printers
+                await response.write(b"event: printers\ndata:\n\n")
             if request.cookies.get(COOKIE) not in self.sessions:
                 await response.write(b"event: ended\ndata:\n\n")
                 break

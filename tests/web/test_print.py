@@ -232,6 +232,18 @@ async def test_from_the_code_to_paper_in_two_presses(desk: Page, cloud: Standin)
     assert cloud.releases == [(job(n).id, ReleaseRequest(printer="p1")) for n in (1, 2)]
 
 
+async def test_a_printer_that_runs_out_of_paper_says_so_on_its_page(desk: Page, cloud: Standin) -> None:
+    cloud.add(job())
+    await desk.goto(f"{cloud.url}p/p1")
+    await expect(desk.locator(".standing")).to_have_text("Ready")
+    await card(desk).get_by_role("checkbox").uncheck()
+    lobby = cloud.printers[0].model_copy(update={"trouble": "The printer is out of paper."})
+    cloud.printers = [lobby, *cloud.printers[1:]]
+    cloud.wake()
+    await expect(desk.locator(".standing")).to_have_text("The printer is out of paper.")
+    await expect(card(desk).get_by_role("checkbox")).not_to_be_checked()
+
+
 async def test_of_many_jobs_the_newest_is_meant(desk: Page, cloud: Standin) -> None:
     cloud.add(*(job(n, f"{n}.pdf") for n in range(1, 6)))
     await desk.goto(f"{cloud.url}p/p1")

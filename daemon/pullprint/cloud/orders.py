@@ -101,7 +101,7 @@ def release_for_user(t: Transaction, organisation_id: str, user: str, job_id: st
     printer = printers.by_id_or_name(t, organisation_id, row.site, request.printer)
     doubts = jobs.doubtful(t, organisation_id, job_id) if row.state == State.UNCERTAIN else ()
     seen = doubts if request.doubtful is None else request.doubtful
-    if doubts and (not request.again or set(doubts) - set(seen)):
+    if row.state == State.UNCERTAIN and (not request.again or set(doubts) - set(seen)):
         raise InDoubt
     if row.node_revoked is not None or row.node_seen < t.now - AWAY_AFTER:
         raise HolderAway(name=row.node_name)

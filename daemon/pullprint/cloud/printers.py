@@ -126,8 +126,6 @@ def views(t: Transaction, organisation_id: str) -> list[PrinterView]:
 
 def view(t: Transaction, organisation_id: str, which: str) -> PrinterView:
     """The organisation's printer with this id, or with this code as a person types it. Raises NotFound."""
-    if "\0" in which:
-        raise NotFound(what="printer")  # PostgreSQL has no such text
     query = _SHOWN.where((printer.c.id == bindparam("which")) | (printer.c.code == bindparam("code")))
     rows = t.all(query, {"of": organisation_id, "which": which.lower(), "code": _tidy(which)})
     found = next((row for row in rows if row.id == which.lower()), rows[0] if rows else None)

@@ -30,8 +30,8 @@ def add(app: web.Application) -> None:
     router.add_post("/api/v1/uploads", uploads.offer)
     router.add_put("/api/v1/uploads/{id}", uploads.receive)
     router.add_get("/api/v1/printers", list_printers, allow_head=False)
-    router.add_get("/api/v1/printers/{which}", show_printer, allow_head=False)
-    router.add_get("/api/v1/printers/{id}/sign.{kind:pdf|png|svg}", show_sign, allow_head=False)
+    router.add_get("/api/v1/printers/{which:[0-9A-Za-z -]+}", show_printer, allow_head=False)
+    router.add_get("/api/v1/printers/{id:[0-9a-z-]+}/sign.{kind:pdf|png|svg}", show_sign, allow_head=False)
 
 
 @access(Access.USER)

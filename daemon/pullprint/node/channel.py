@@ -6,6 +6,7 @@ one poll. Orders are carried out beside the poll; everything else that the inbox
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 
 from pullprint import __version__
 from pullprint.base.backoff import Backoff
@@ -59,7 +60,7 @@ class Channel:
         self._clock = clock
         self._since = 0
         self._saying = asyncio.Lock()
-        self._orders: asyncio.TaskGroup | None = None
+        self._tasks: asyncio.TaskGroup | None = None
         self.connected_since = 0.0
         """Seconds since the epoch; 0 while the cloud is away."""
         self.trouble = ""
@@ -73,7 +74,7 @@ class Channel:
     async def run(self) -> None:
         """Connect, listen and report until cancelled; then let orders under way end."""
         backoff = Backoff()
-        async with asyncio.TaskGroup() as self._orders:
+        async with asyncio.TaskGroup() as self._tasks:
             while True:
                 try:
                     await self._connect()
@@ -118,9 +119,12 @@ class Channel:
 
     def take_order(self, item: wire.OrderItem, prepared: Prepared | None = None) -> None:
         """Carry out *item* beside everything else."""
-        if self._orders is None:
-            raise CloudAway(cloud=self._client.host, reason="this host is only just starting")
-        self._orders.create_task(self.carry_out(item, prepared), name="order")
+        self._beside(self.carry_out(item, prepared), "order")
+
+    def _beside(self, work: Coroutine[None, None, None], name: str) -> None:
+        """Do *work*, which raises nothing, beside the poll; `run` is under way, or nothing could have asked for it."""
+        assert self._tasks is not None
+        self._tasks.create_task(work, name=name)
 
     async def _connect(self) -> None:
         await self.configure()
@@ -188,10 +192,10 @@ class Channel:
                 await self._end(item.job, Event.CAME_OUT, Step("came-out", f"{item.by} says that it came out."))
             case wire.ConfigItem():
                 await self.configure()
-            case wire.PictureItem() if self._orders is not None:
-                self._orders.create_task(self._answer(item), name="pictures")
-            case wire.UploadItem() if self._orders:
-                self._orders.create_task(self._uploads.take(item, self._say_all), name="upload")
+            case wire.PictureItem():
+                self._beside(self._answer(item), "pictures")
+            case wire.UploadItem():
+                self._beside(self._uploads.take(item, self._say_all), "upload")
 
     async def carry_out(self, item: wire.OrderItem, prepared: Prepared | None = None) -> None:
         """Release under *item*; a task of its own, so nothing may pass but cancellation."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from pullprint.base.bell import Bell
 from pullprint.base.clock import Clock
 from pullprint.model.uri import PrinterUri
+from pullprint.printers.delivery import Prepared
 from pullprint.printers.probe import Capabilities, probe
 from pullprint.wire.node import Printer
 
@@ -18,8 +19,8 @@ class PrinterState:
     """What is remembered of one printer. Times are monotonic."""
 
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    preparing: bool = False
-    """A backend for it is loaded on the mere hope of an order; one is enough."""
+    prepared: Prepared | None = None
+    """A backend that was loaded for it on the mere hope of an order; until it is closed, one is enough."""
     capabilities: Capabilities | None = None
     """The latest answer, however old."""
     address: str = ""

@@ -25,7 +25,7 @@ from pullprint.model.votes import Refusal, Verdict, Vote, commit, judge, promise
 from pullprint.node.holder import LOST_TRACK, Holder
 from pullprint.node.memory import PrinterMemory, PrinterState
 from pullprint.node.site import Site
-from pullprint.printers.delivery import DeliveryRequest, Prepared, deliver, prepare
+from pullprint.printers.delivery import DeliveryRequest, Prepared, deliver
 from pullprint.printers.outcome import Outcome, Phase, Progress, Result
 from pullprint.printers.uri import resolve
 from pullprint.vault import parts
@@ -138,34 +138,40 @@ class Releaser:
         None when that is not worth while or not possible; whatever is wrong is found again, and told, by the release.
         """
         state = self.printer_state(printer)
-        if state.preparing or state.turn.locked() or self.closing or record.id in self._holder.busy:
+        if state.turn.locked() or self.closing or record.id in self._holder.busy:
             return None
-        state.preparing = True
         try:
             uri = await self._resolve(self._site.printer(printer))
-            return await self._load(uri, record, record.ticket.changed(changes), record.vote.promised + 1)
+            request = self._request(record, record.ticket.changed(changes), record.vote.promised + 1)
         except PullprintError:
             return None
-        finally:
-            state.preparing = False
+        if state.prepared is not None and not state.prepared.closed:
+            return None
+        state.prepared = Prepared(uri, request, spool=self._spool, trust=self._trust)
+        try:
+            return await state.prepared.load(self._backend_dir)
+        except BaseException:
+            state.prepared.close()
+            raise
 
     async def _resolve(self, printer: Printer) -> PrinterUri:
         return await resolve(check_uri(printer.uri), self._site.networks)
 
-    async def _load(
-        self, uri: PrinterUri, record: Record, ticket: Ticket, ballot: int, already: Prepared | None = None
-    ) -> Prepared:
-        """The backend for an attempt: the one that is loaded *already*, if it is for exactly this."""
-        request = DeliveryRequest(
+    @staticmethod
+    def _request(record: Record, ticket: Ticket, ballot: int) -> DeliveryRequest:
+        return DeliveryRequest(
             tag=attempt_name(record.id, ballot),
             content_type=record.content_type,
             copies=ticket.copies,
             options=ticket.ipp_options(),
             size=record.size,
         )
-        if already is not None and (already.uri, already.request) == (uri, request):
-            return already
-        return await prepare(uri, request, backend_dir=self._backend_dir, spool=self._spool, trust=self._trust)
+
+    async def _loaded(self, uri: PrinterUri, request: DeliveryRequest, prepared: Prepared | None) -> Prepared:
+        """The backend for an attempt: the one that is loaded already, if it is for exactly this."""
+        if prepared is not None and (prepared.uri, prepared.request) == (uri, request):
+            return prepared
+        return await Prepared(uri, request, spool=self._spool, trust=self._trust).load(self._backend_dir)
 
     async def execute(self, item: OrderItem, prepared: Prepared | None = None) -> None:
         """Carry out the order in *item*, with what was *prepared* for it, which is used up in any case.
@@ -246,7 +252,7 @@ class Releaser:
         waits = state.turn.locked()
         if waits:
             text = f"Waits until {printer.name} is done with other documents."
-            await self._holder.change(Index.note, order.job, Step("waiting", text))
+            await self._holder.change(Index.progress, order.job, text)
         try:
             async with asyncio.timeout(order.exp - self._site.cloud_now() if waits else None):
                 await state.turn.acquire()
@@ -331,7 +337,7 @@ class Releaser:
         try:
             async with _Teller(self._holder, record.id, printer.name) as teller:
                 outcome = await deliver(
-                    await self._load(uri, record, order.ticket, order.ballot, already=prepared),
+                    await self._loaded(uri, self._request(record, order.ticket, order.ballot), prepared),
                     document.chunks,
                     on_first_byte=first_byte,
                     on_progress=teller.tell,

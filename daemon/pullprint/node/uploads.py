@@ -101,10 +101,10 @@ class Uploads:
         return UploadResult(code=error.code, sentence=error.sentence)
 
     async def _admit(self, item: UploadItem) -> Record:
-        if self._under_way >= AT_ONCE:
-            raise Busy
         if known := await self._intake.known(_submission(item)):
             return known  # stored before this daemon restarted
+        if self._under_way >= AT_ONCE:
+            raise Busy
         self._under_way += 1
         try:
             return await self._hold(item)

@@ -20,6 +20,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
+from typing import Self
 
 from pullprint.base.clock import Clock
 from pullprint.base.errors import PullprintError
@@ -94,9 +95,18 @@ class Prepared:
     """
 
     def __init__(
-        self, uri: PrinterUri, request: DeliveryRequest, *, spool: Path, trust: Path | None, limits: Limits
+        self,
+        uri: PrinterUri,
+        request: DeliveryRequest,
+        *,
+        spool: Path,
+        trust: Path | None = None,
+        limits: Limits = Limits(),
     ) -> None:
-        """Use `prepare`."""
+        """For *uri*, which is resolved, so that its host is an address; nothing runs before `load`.
+
+        *spool* is a folder on a tmpfs, *trust* one that lasts, in which ipps keeps the certificates of printers.
+        """
         self.uri = uri
         self.request = request
         self.spool = spool
@@ -107,53 +117,41 @@ class Prepared:
         self.backend: Backend | None = None
         self.problem = Reason.BACKEND_FAILED
         """Why there is no backend."""
+        self.closed = False
 
     @property
     def repeats(self) -> int:
         """How often the document is sent."""
         return 1 if self.options_travel else self.request.copies
 
-    def start(self, program: _Program) -> None:
-        """Load it; what goes wrong is the delivery's outcome."""
-        request = self.request
+    async def load(self, backend_dir: Path) -> Self:
+        """Start the program; what goes wrong is the delivery's outcome."""
+        size = (self.request.size or 0) * self.repeats
+        try:
+            program = await asyncio.to_thread(_program, self.uri.scheme, backend_dir, self.spool, size)
+        except OSError:
+            self.problem = Reason.BACKEND_MISSING
+            return self
         self.speaks = program.speaks
-        if not program.room:
+        if program.room:
+            self._start(program)
+        else:
             self.problem = Reason.SPOOL_FULL
-            return
+        return self
+
+    def close(self) -> None:
+        """End it."""
+        self.closed = True
+        if self.backend is not None:
+            self.backend.end()
+
+    def _start(self, program: _Program) -> None:
+        request = self.request
         options = option_string(request.copies, request.options) if self.options_travel else ""
         argv = [*program.argv, "1", USER, request.tag, "1", options]
         environment = _environment(self.uri, request, self.spool, self.trust, self.limits)
         with contextlib.suppress(OSError):
             self.backend = Backend.start(self.uri.scheme, argv, environment)
-
-    def close(self) -> None:
-        """End it."""
-        if self.backend is not None:
-            self.backend.end()
-
-
-async def prepare(
-    uri: PrinterUri,
-    request: DeliveryRequest,
-    *,
-    backend_dir: Path,
-    spool: Path,
-    trust: Path | None = None,
-    limits: Limits = Limits(),
-) -> Prepared:
-    """Load the backend for *uri*, which is resolved, so that its host is an address.
-
-    *spool* is a folder on a tmpfs, *trust* one that lasts, in which ipps keeps the certificates of printers.
-    """
-    prepared = Prepared(uri, request, spool=spool, trust=trust, limits=limits)
-    try:
-        size = (request.size or 0) * prepared.repeats
-        program = await asyncio.to_thread(_program, uri.scheme, backend_dir, spool, size)
-    except OSError:
-        prepared.problem = Reason.BACKEND_MISSING
-    else:
-        prepared.start(program)
-    return prepared
 
 
 async def deliver(

@@ -17,6 +17,7 @@ const main = $("main");
 const app = {
   session: null,
   live: null,
+  printers: new EventTarget(),
   install: null,
   uploads: h("ul", { class: "uploads" }),
   jobs: new Jobs((text) => app.say(text)),
@@ -72,6 +73,7 @@ async function startLive() {
   const { Live } = await app.load("../live");
   app.live ??= new Live({
     onList: (list) => app.jobs.receive(list),
+    onPrinters: () => app.printers.dispatchEvent(new Event("change")),
     onAway: unreachable,
     onBack() {
       away("");

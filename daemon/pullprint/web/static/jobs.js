@@ -37,8 +37,9 @@ export class Jobs extends EventTarget {
     return this.all.filter((job) => !ENDED.has(job.state));
   }
 
+  /** Those that ended lately, the last one first. */
   get ended() {
-    return [...this.#views.values()].filter((job) => ENDED.has(job.state));
+    return [...this.#views.values()].filter((job) => ENDED.has(job.state)).sort((a, b) => (b.ended ?? 0) - (a.ended ?? 0));
   }
 
   get(id) {

@@ -20,9 +20,10 @@ export class Live {
   #streams = 2;
   #ceiling = 0;
 
-  /** `onList(list)` at every change; `onAway(sentence, seconds)` before each pause; `onBack()` after the last. */
-  constructor({ onList, onAway, onBack }) {
-    Object.assign(this, { onList, onAway, onBack });
+  /** `onList(list)` at every change; `onPrinters()` when one of those has changed; `onAway(sentence, seconds)` before each
+   *  pause; `onBack()` after the last. */
+  constructor({ onList, onPrinters, onAway, onBack }) {
+    Object.assign(this, { onList, onPrinters, onAway, onBack });
     for (const event of ["online", "offline"]) addEventListener(event, () => this.hurry());
     document.addEventListener("visibilitychange", () => {
       // A phone that slept keeps connections that nobody answers any more; a page that nobody sees needs none.
@@ -106,6 +107,7 @@ export class Live {
           ended.dispatchEvent(new Event("ended"));
           throw new Refused(401, "not-signed-in", "");
         }
+        if (event === "printers") this.onPrinters();
         if (event !== "jobs") continue;
         this.#take(JSON.parse(data));
         this.#streams = 2;

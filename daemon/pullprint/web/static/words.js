@@ -91,6 +91,15 @@ export function pagesOf(job) {
   return wanted > 0 && wanted < all ? wanted : all;
 }
 
+/** Pages of a job that ended: as the printer counted, or as was asked for where it counts none; 0 where none came out. */
+const pagesOut = (job) => job.printed || (job.state === "done" && pagesOf(job)) || 0;
+
+/** How many pages came out, in words; empty for none. */
+export function outText(job) {
+  const pages = pagesOut(job);
+  return pages ? ngettext("{n} page", "{n} pages", pages) : "";
+}
+
 /** Sheets of paper: several pages on one side and both sides of a sheet, as the ticket asks for. */
 export function sheetsOf(job) {
   const pages = pagesOf(job);
@@ -132,7 +141,7 @@ export function endOf(job) {
   return line([
     moment(job.ended ?? job.created),
     printer,
-    job.printed ? ngettext("{n} page", "{n} pages", job.printed) : job.state === "done" && pagesOf(job) && ngettext("{n} page", "{n} pages", pagesOf(job)),
+    outText(job),
   ]);
 }
 

@@ -77,10 +77,12 @@ export function open(app, main, { id }) {
     }
   };
   app.jobs.addEventListener("change", draw);
+  app.printers.addEventListener("change", find);
   find();
   draw();
   return () => {
     app.jobs.removeEventListener("change", draw);
+    app.printers.removeEventListener("change", find);
     list.close();
   };
 }

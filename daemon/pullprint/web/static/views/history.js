@@ -2,8 +2,8 @@
 
 import { ask } from "../api.js";
 import { h, problemLine } from "../dom.js";
-import { _, ngettext } from "../i18n.js";
-import { clean, clock, dayText, ENDED, line, stateOf, titleOf } from "../words.js";
+import { _ } from "../i18n.js";
+import { clean, clock, dayText, line, outText, stateOf, titleOf } from "../words.js";
 
 export function open(app, main) {
   const days = h("div", { class: "days" });
@@ -42,19 +42,18 @@ export function open(app, main) {
       days.append(h("section", {}, h("h2", {}, day), list));
     }
     const [word, tone] = stateOf(job);
-    const pages = job.printed ?? (job.state === "done" ? job.facts?.pages : 0);
     list.append(h("li", { "data-tone": tone },
       h("button", { type: "button", class: "entry-row", onclick: async () => (await app.load("details")).open(app, job.id, job) },
         h("span", { class: "mark", "aria-hidden": "true" }),
         h("span", { class: "names" }, h("bdi", {}, titleOf(job, 120)),
-          h("small", {}, h("bdi", {}, line([word, clean(job.printer, 60), pages && ngettext("{n} page", "{n} pages", pages)])))),
+          h("small", {}, h("bdi", {}, line([word, clean(job.printer, 60), outText(job)])))),
         h("time", {}, clock(at)))));
   }
 
   // What has just ended belongs to the top: begin anew.
   const known = new Set(app.jobs.ended.map((job) => job.id));
   const change = () => {
-    const fresh = app.jobs.ended.filter((job) => ENDED.has(job.state) && !known.has(job.id));
+    const fresh = app.jobs.ended.filter((job) => !known.has(job.id));
     if (!fresh.length || !app.jobs.known) return;
     for (const job of fresh) known.add(job.id);
     days.replaceChildren();

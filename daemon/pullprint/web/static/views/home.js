@@ -31,11 +31,12 @@ export function open(app, main) {
 
   const draw = () => {
     if (!app.jobs.known) return;
-    const waiting = app.jobs.waiting.length;
+    const here = app.jobs.waiting.length > 0;
+    const waiting = app.jobs.waiting.filter((job) => !app.jobs.isBusy(job)).length;
     list.draw();
     lead.textContent = !waiting ? "" : ngettext("{n} document waits for you.", "{n} documents wait for you.", waiting);
-    empty.hidden = waiting > 0;
-    heading.hidden = !waiting;
+    empty.hidden = here;
+    heading.hidden = !here;
     earlier.hidden = list.ended.childElementCount === 0;
     main.classList.remove("waiting");
   };

@@ -12,8 +12,8 @@ export class Uploads {
   #running = 0;
 
   /** Lines are added to `list`; `onjob(job)` for each that has become one. */
-  constructor(list, { onjob, say }) {
-    Object.assign(this, { list, onjob, say });
+  constructor(list, { onjob }) {
+    Object.assign(this, { list, onjob });
   }
 
   /** Take `file`. */
@@ -43,12 +43,8 @@ export class Uploads {
   #drop(task) {
     task.abort.abort();
     this.#queue = this.#queue.filter((other) => other !== task);
-    this.#end(task);
-    document.getElementById("main").focus();
-  }
-
-  #end(task) {
     task.line.remove();
+    document.getElementById("main").focus();
   }
 
   async #next() {
@@ -62,7 +58,7 @@ export class Uploads {
     };
     try {
       const job = await upload(task.file, { onprogress, signal: task.abort.signal });
-      this.#end(task);
+      task.line.remove();
       this.onjob(job);
     } catch (error) {
       if (!task.abort.signal.aborted) this.#failed(task, error);
