@@ -5,10 +5,11 @@ import os
 from pathlib import Path
 
 from pullprint.base.errors import PullprintError
+from pullprint.base.platform import STOP_DAEMON
 
 
 class InUse(PullprintError):
-    """Another process works in {path} already. Stop it first, with `systemctl stop pullprintd`; nothing was changed."""
+    """Another process works in {path} already. Stop it first, with `{command}`; nothing was changed."""
 
     code = "in-use"
 
@@ -20,5 +21,5 @@ def lock_directory(directory: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(fd)
-        raise InUse(path=directory) from error
+        raise InUse(path=directory, command=STOP_DAEMON) from error
     return fd

@@ -6,6 +6,7 @@ import stat
 from dataclasses import dataclass, field
 
 from pullprint.base.errors import BadRequest, PullprintError
+from pullprint.base.platform import MEMORY_FILES, memory_file
 
 COPY_LIMIT = 64 << 20
 """Bytes of a piped document that are kept in memory for counting its facts; a pipe cannot be read twice."""
@@ -32,7 +33,7 @@ class IncomingDocument:
 
     fd: int
     in_memory: bool = False
-    """*fd* is a memfd: what waits in it takes memory."""
+    """*fd* is a file in memory: what waits in it takes memory."""
     dropped: bool = False
     """Set by the loop when the backend takes the document back: the job was cancelled, or cupsd is stopping."""
     abandoned: bool = False
@@ -49,7 +50,7 @@ class IncomingDocument:
         if not self._piped and not stat.S_ISREG(mode):
             raise BadRequest(reason="the document is neither a file nor a pipe")
         if self._piped:
-            self._copy = os.memfd_create("document", os.MFD_CLOEXEC) if hasattr(os, "memfd_create") else -1
+            self._copy = memory_file("document") if MEMORY_FILES else -1
         else:
             os.lseek(self.fd, 0, os.SEEK_SET)
 

@@ -13,7 +13,6 @@ import contextlib
 import fcntl
 import functools
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -24,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pullprint.base.platform import no_more_descriptors, pidfd
 from pullprint.printers.witness import Witness
 
 STDERR_READ = 65_536
@@ -65,9 +65,9 @@ class Backend:
         with contextlib.ExitStack() as theirs:
             keep = functools.partial(_high, theirs)
             null = keep(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
-            read, self._stdin = os.pipe2(os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
+            read, self._stdin = os.pipe()
             read = keep(read)
-            self._stderr, write = os.pipe2(os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
+            self._stderr, write = os.pipe()
             write = keep(write)
             self._side, other = socket.socketpair()
             side = keep(other.detach())
@@ -86,8 +86,8 @@ class Backend:
         os.set_blocking(self._stdin, False)
         os.set_blocking(self._stderr, False)
         self._loop.add_reader(self._stderr, self._read_stderr)
-        if hasattr(os, "pidfd_open"):
-            self._pidfd = os.pidfd_open(self.pid)
+        self._pidfd = pidfd(self.pid)
+        if self._pidfd >= 0:
             self._loop.add_reader(self._pidfd, self._reap)
         else:
             self._poll()
@@ -197,10 +197,9 @@ class Backend:
         # lpd.c sends its spooled file again after a no, 30 s later, for ever. Once it is connected it gets no
         # new descriptors: the kernel refuses the socket that a second attempt would need, also while we are
         # stopped.
-        if self._scheme == "lpd" and self.witness.connected and not self._fenced and hasattr(resource, "prlimit"):
+        if self._scheme == "lpd" and self.witness.connected and not self._fenced:
             self._fenced = True
-            with contextlib.suppress(OSError):
-                resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (0, 0))
+            no_more_descriptors(self.pid)
         self._wake.set()
 
     def _read_stderr(self) -> None:
@@ -226,7 +225,7 @@ class Backend:
             self._reaped(status)
 
     def _poll(self) -> None:
-        """Where there is no pidfd (macOS): look fifty times a second."""
+        """Where there is no pidfd: look fifty times a second."""
         if self.exit is None:
             self._reap()
             self._loop.call_later(0.02, self._poll)

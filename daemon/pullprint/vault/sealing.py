@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pullprint.base.checkpoint import checkpoint
 from pullprint.base.errors import TooLarge
 from pullprint.base.files import sync_directory
+from pullprint.base.platform import sync
 from pullprint.model.job import Context
 from pullprint.vault import keys
 from pullprint.vault.header import CONTEXT_LIMIT, DOCUMENT_LIMIT, Header, Slot, decode, encode_context
@@ -56,7 +57,7 @@ def seal(
         encoded = header.encode()
         decode(encoded)  # what could not be opened again is never acknowledged
         write_at(target, memoryview(encoded), 0)
-        os.fsync(target)
+        sync(target)
         temporary.rename(path)
         try:
             sync_directory(path.parent)
