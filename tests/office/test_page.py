@@ -1,6 +1,7 @@
 """The page in a browser, over the real cloud and node, to paper."""
 
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from tests.office.test_login import Login
 from tests.rig.browser import DESK, PHONE, chromium, signed_in
 from tests.rig.documents import pdf
-from tests.rig.office import Office
+from tests.rig.office import ORGANISATION, Office
 from tests.rig.printers import IppPrinter, RawPrinter
 
 SLOW = 20_000
@@ -102,6 +103,32 @@ def test_the_code_leads_to_the_printer_also_through_signing_in(
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("heading", name="Lobby")).to_be_visible()
     context.close()
+
+
+def test_an_invited_user_chooses_a_password_and_is_at_home_and_the_link_is_used_up(
+    office: Office, browser: Browser
+) -> None:
+    link = json.loads(office.cloud.admin("user", "add", ORGANISATION, "eve@example.com", "--invite", "--json"))["link"]
+    for worked in (True, False):
+        context = browser.new_context(viewport=PHONE, ignore_https_errors=True)
+        page = context.new_page()
+        page.goto(link)
+        if worked:
+            expect(page.get_by_role("heading", name="Welcome, eve@example.com")).to_be_visible()
+            page.get_by_label("New password").fill("chosen by eve herself")
+            page.get_by_role("button", name="Save and sign in").click()
+            expect(page.get_by_role("heading", name="Nothing is waiting")).to_be_visible()
+            (cookie,) = context.cookies()
+            assert cookie["name"] == "__Host-pullprint" and cookie["httpOnly"] and cookie["secure"]
+        else:
+            expect(page.get_by_role("heading", name="This link does not work any more")).to_be_visible()
+            page.get_by_role("link", name="Sign in").click()
+            page.get_by_label("Name", exact=True).fill("eve@example.com")
+            page.get_by_label("Password").fill("chosen by eve herself")
+            page.get_by_role("button", name="Sign in").click()
+            expect(page.get_by_role("heading", name="Nothing is waiting")).to_be_visible()
+        assert link.partition("#")[2] not in page.url
+        context.close()
 
 
 def test_delete_can_be_undone_and_otherwise_takes_the_job_away(office: Office, browser: Browser) -> None:

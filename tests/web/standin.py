@@ -15,13 +15,17 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pullprint.base.errors import NotAllowed, NotFound, NotSignedIn, PullprintError, TooLarge
 from pullprint.cloud import page
+from pullprint.cloud.invitations import InvitationRefused
 from pullprint.model.facts import Facts
 from pullprint.model.states import ENDED, UNDER_WAY, State
 from pullprint.model.ticket import Ticket
 from pullprint.vault import parts
 from pullprint.wire.api import (
     UPLOAD_PIECE,
+    Acceptance,
     History,
+    Invitation,
+    InvitationToken,
     JobList,
     LoginAnswer,
     PendingLogin,
@@ -103,6 +107,10 @@ class Standin:
     """Refuse to release a job a second time, as the cloud does while an order is out."""
     broken: bool = False
     """Answer 502, as a proxy without a server behind it."""
+    invitations: dict[str, str] = field(default_factory=dict)
+    """The user's name by token."""
+    chosen: list[str] = field(default_factory=list)
+    """Passwords."""
     remembered: list[bool] = field(default_factory=list)
     sessions: set[str] = field(default_factory=set)
     traces: dict[str, list[StepView]] = field(default_factory=dict)
@@ -141,6 +149,8 @@ class Standin:
         app.add_routes(
             [
                 web.post("/api/v1/session", self._sign_in),
+                web.post("/api/v1/welcome", self._welcome),
+                web.post("/api/v1/welcome/accept", self._accept),
                 web.get("/api/v1/session", self._session),
                 web.delete("/api/v1/session", self._sign_out),
                 web.get("/api/v1/sessions", self._sessions),
@@ -174,7 +184,7 @@ class Standin:
         try:
             if api and request.method not in ("GET", "PUT") and request.content_type != "application/json":
                 raise NotAllowed(reason="a change is JSON")
-            if api and not request.path.endswith("/session"):
+            if api and not request.path.endswith("/session") and "/welcome" not in request.path:
                 self._check(request)
             if api and request.method != "GET" and self.refusal:
                 raise self.refusal
@@ -190,8 +200,28 @@ class Standin:
         wanted = SignIn.model_validate_json(await request.read())
         if wanted.password.get_secret_value() != PASSWORD:
             raise NotAllowed(reason="name or password is wrong")
-        self.remembered.append(wanted.remember)
-        token = f"{wanted.name}-{len(self.requests)}"
+        return self._begin(wanted.name, remember=wanted.remember)
+
+    async def _welcome(self, request: web.Request) -> web.Response:
+        token = InvitationToken.model_validate_json(await request.read()).token.get_secret_value()
+        return _answer(Invitation(user=self._invited(token), organisation="Example Ltd"))
+
+    async def _accept(self, request: web.Request) -> web.Response:
+        wanted = Acceptance.model_validate_json(await request.read())
+        name = self._invited(wanted.token.get_secret_value())
+        self.invitations.clear()
+        self.chosen.append(wanted.password.get_secret_value())
+        return self._begin(name, remember=wanted.remember)
+
+    def _invited(self, token: str) -> str:
+        try:
+            return self.invitations[token]
+        except KeyError:
+            raise InvitationRefused from None
+
+    def _begin(self, name: str, *, remember: bool) -> web.Response:
+        self.remembered.append(remember)
+        token = f"{name}-{len(self.requests)}"
         self.sessions.add(token)
         response = _answer(self._who(token), status=201)
         response.set_cookie(COOKIE, token, httponly=True, samesite="Strict")

@@ -133,7 +133,8 @@ async def test_history_goes_on_by_pages_and_shows_each_way(desk: Page, cloud: St
     await desk.keyboard.press("Escape")
     await expect(sheet(desk)).to_have_count(0)
     # The sheet takes its own step back first; Chromium drops one of two at the very same moment.
-    while await desk.evaluate("history.state?.sheets"):  # (the page's policy forbids wait_for_function to eval a string)
+    # (No wait_for_function: it evaluates a string in the page, which the page's policy forbids.)
+    while await desk.evaluate("history.state?.sheets"):
         await asyncio.sleep(0.02)
     await desk.go_back()
     await expect(desk.get_by_role("heading", name="Your jobs")).to_be_visible()

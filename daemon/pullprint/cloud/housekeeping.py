@@ -6,7 +6,19 @@ from sqlalchemy import delete, update
 
 from pullprint.base.clock import Clock
 from pullprint.base.errors import PullprintError
-from pullprint.cloud import enrolment, inbox, jobs, keys, logins, nodes, organisations, sessions, sites, throttle
+from pullprint.cloud import (
+    enrolment,
+    inbox,
+    invitations,
+    jobs,
+    keys,
+    logins,
+    nodes,
+    organisations,
+    sessions,
+    sites,
+    throttle,
+)
 from pullprint.cloud.store import Store, Transaction
 from pullprint.cloud.tables import job
 from pullprint.model.states import ENDED, State
@@ -66,6 +78,7 @@ def forget(t: Transaction) -> None:
     logins.forget_old(t)
     throttle.forget_old(t)
     enrolment.forget_codes(t)
+    invitations.forget_expired(t)
     inbox.forget_expired(t)
     keys.destroy_old(t)
     t.run(delete(job).where(job.c.ended < t.now - KEEP_ENDED, job.c.state.in_([state.value for state in ENDED])))

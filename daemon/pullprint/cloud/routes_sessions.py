@@ -1,15 +1,26 @@
-"""Signing in, where else one is signed in, and letting local accounts in: that part of `wire.api`."""
+"""Signing in, also by an invitation, where else one is signed in, and letting local accounts in: that part of
+`wire.api`."""
 
 import re
 
 from aiohttp import web
 
 from pullprint.base.errors import BadRequest, NotFound, PullprintError
-from pullprint.cloud import accounts, logins, sessions, throttle, user_agent, users
+from pullprint.cloud import accounts, invitations, logins, sessions, throttle, user_agent, users
 from pullprint.cloud.gate import CLOUD, Access, Cloud, access, answer, answers, body, token, user
 from pullprint.cloud.sessions import SignedIn
 from pullprint.cloud.store import Transaction
-from pullprint.wire.api import COOKIE, LoginAnswer, PendingLogin, Session, SessionView, SignIn
+from pullprint.wire.api import (
+    COOKIE,
+    Acceptance,
+    Invitation,
+    InvitationToken,
+    LoginAnswer,
+    PendingLogin,
+    Session,
+    SessionView,
+    SignIn,
+)
 
 _ID = re.compile(r"[0-9a-f]{16}")
 _ACCOUNTS_LIMIT = 4
@@ -35,6 +46,8 @@ def add(app: web.Application) -> None:
     router.add_post("/api/v1/session", sign_in)
     router.add_get("/api/v1/session", show_session, allow_head=False)
     router.add_delete("/api/v1/session", sign_out)
+    router.add_post("/api/v1/welcome", show_invitation)
+    router.add_post("/api/v1/welcome/accept", accept_invitation)
     router.add_get("/api/v1/sessions", list_sessions, allow_head=False)
     router.add_delete("/api/v1/sessions", sign_out_everywhere)
     router.add_delete("/api/v1/sessions/{id}", sign_out_there)
@@ -55,14 +68,36 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
         account.organisation,
         account.name,
         replaces=token(request),
-        name=user_agent.describe(request.headers.get("User-Agent", "")),
+        name=_place(request),
         remember=wanted.remember,
     )
-    response = answer(_session(session, value), 201)
-    # Without an age the cookie is gone when the browser ends.
-    age = sessions.REMEMBERED.limit if wanted.remember else None
-    response.set_cookie(COOKIE, value, max_age=age, path="/", secure=True, httponly=True, samesite="Strict")
-    return response
+    return _signed_in(session, value, remember=wanted.remember)
+
+
+@access(Access.ANYONE)
+async def show_invitation(request: web.Request) -> web.StreamResponse:
+    """Whose the link is; it stays good."""
+    cloud, invited = request.app[CLOUD], body(request, InvitationToken).token.get_secret_value()
+    address = throttle.network_of(request.remote or "")
+    await cloud.store.note(throttle.attempt, throttle.WELCOME_ADDRESS, address)
+    found: Invitation = await cloud.store.read(invitations.whose, invited)
+    await cloud.store.note(throttle.give_back, throttle.WELCOME_ADDRESS, address)
+    return answer(found)
+
+
+@access(Access.ANYONE)
+async def accept_invitation(request: web.Request) -> web.StreamResponse:
+    """The link is used up for a password and a session."""
+    cloud, wanted = request.app[CLOUD], body(request, Acceptance)
+    invited, address = wanted.token.get_secret_value(), throttle.network_of(request.remote or "")
+    await cloud.store.note(throttle.attempt, throttle.WELCOME_ADDRESS, address)
+    await cloud.store.read(invitations.whose, invited)  # first, because a hash costs a core and 64 MiB
+    encoded = await cloud.passwords.encode(wanted.password.get_secret_value())
+    value, session = await cloud.store.run(
+        _accept, invited, encoded, replaces=token(request), name=_place(request), remember=wanted.remember
+    )
+    await cloud.store.note(throttle.give_back, throttle.WELCOME_ADDRESS, address)
+    return _signed_in(session, value, remember=wanted.remember)
 
 
 @access(Access.USER)
@@ -130,12 +165,19 @@ async def _account(cloud: Cloud, wanted: SignIn) -> users.Account:
     password = wanted.password.get_secret_value()
     fitting = [account for account in accounts if await cloud.passwords.check(password, account.password)]
     if not accounts:
-        await cloud.passwords.check(password, None)
+        await cloud.passwords.check(password, users.NO_PASSWORD)
     if len(fitting) > 1:
         raise WhichOrganisation
     if not fitting:
         raise SignInRefused
     return fitting[0]
+
+
+def _accept(
+    t: Transaction, invited: str, encoded: str, replaces: str, name: str, *, remember: bool
+) -> tuple[str, SignedIn]:
+    organisation_id, invitee = invitations.accept(t, invited, encoded)
+    return sessions.begin(t, organisation_id, invitee, replaces, name, remember=remember)
 
 
 def _list(t: Transaction, caller: SignedIn) -> list[SessionView]:
@@ -173,6 +215,19 @@ def _forgive_login(t: Transaction, caller: SignedIn, address: str) -> None:
 
 def _session(session: SignedIn, value: str = "") -> Session:
     return Session(user=session.user, organisation=session.organisation_name, token=value, expires=session.expires)
+
+
+def _place(request: web.Request) -> str:
+    """Browser and system, for the list of sessions."""
+    return user_agent.describe(request.headers.get("User-Agent", ""))
+
+
+def _signed_in(session: SignedIn, value: str, *, remember: bool) -> web.Response:
+    response = answer(_session(session, value), 201)
+    # Without an age the cookie is gone when the browser ends.
+    age = sessions.REMEMBERED.limit if remember else None
+    response.set_cookie(COOKIE, value, max_age=age, path="/", secure=True, httponly=True, samesite="Strict")
+    return response
 
 
 def _done() -> web.Response:

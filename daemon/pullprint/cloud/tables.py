@@ -58,7 +58,7 @@ user_account = Table(
     metadata,
     Column("organisation", Text, ForeignKey("organisation.id"), primary_key=True),
     Column("name", Text, primary_key=True),  # lower case
-    Column("password", Text, nullable=False),  # argon2id, in its own encoding
+    Column("password", Text, nullable=False),  # argon2id, in its own encoding; empty until its owner has chosen one
     Column("jobs_version", BigInteger, nullable=False, default=1),  # of the job list that its owner waits on
     Column("created", Double, nullable=False),
     Index(None, "name"),
@@ -81,6 +81,21 @@ session = Table(
     ),
     Index(None, "expires"),
     Index(None, "organisation", "user"),
+)
+
+invitation = Table(  # links with which users choose a password
+    "invitation",
+    metadata,
+    Column("organisation", Text, primary_key=True),
+    Column("user", Text, primary_key=True),
+    Column("token_hash", LargeBinary, nullable=False),  # SHA-256
+    Column("created", Double, nullable=False),
+    Column("expires", Double, nullable=False),
+    ForeignKeyConstraint(
+        ["organisation", "user"], ["user_account.organisation", "user_account.name"], ondelete="CASCADE"
+    ),
+    UniqueConstraint("token_hash"),
+    Index(None, "expires"),
 )
 
 account = Table(  # local accounts of nodes that users said are theirs

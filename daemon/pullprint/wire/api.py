@@ -8,6 +8,8 @@ cannot send without the cloud's consent. Failures are `wire.node.Failure` with t
 request                                 answer                 who
 ======================================  =====================  =====================================================
 ``POST /api/v1/session``                `Session`, 201         anyone: `SignIn`; throttled by name and address
+``POST /api/v1/welcome``                `Invitation`           anyone: `InvitationToken`; throttled by address
+``POST /api/v1/welcome/accept``         `Session`, 201         anyone: `Acceptance`, which uses the link up; throttled
 ``GET /api/v1/session``                 `Session`              signed in
 ``DELETE /api/v1/session``              204                    signed in
 ``GET /api/v1/sessions``                list of `SessionView`  signed in: where else
@@ -40,8 +42,8 @@ request                                 answer                 who
 ``POST /api/v1/logins/{code}``          204                    signed in: `LoginAnswer`; throttled
 ======================================  =====================  =====================================================
 
-``/p/{printer id}`` is what a printer's QR code says, ``/login?code=CODE`` what that of ``pullprint login`` does; both
-are the page itself.
+``/p/{printer id}`` is what a printer's QR code says, ``/login?code=CODE`` what that of ``pullprint login`` does, and
+``/welcome#TOKEN`` what an invited user is sent; all are the page itself.
 """
 
 from typing import Annotated
@@ -66,6 +68,28 @@ class SignIn(Message):
     """Its short name; needed only by someone who has the same name and password in several."""
     remember: bool = False
     """Stay signed in on this device, for weeks instead of hours."""
+
+
+class InvitationToken(Message):
+    """The token of a link to choose a password with."""
+
+    token: Annotated[SecretStr, Field(max_length=128)]
+
+
+class Invitation(Message):
+    """Who may choose a password."""
+
+    user: str
+    organisation: str
+    """For people: the organisation's full name."""
+
+
+class Acceptance(InvitationToken):
+    """The user chooses a password, and is signed in."""
+
+    password: Annotated[SecretStr, Field(max_length=1_024)]
+    remember: bool = False
+    """As in `SignIn`."""
 
 
 class Session(Message):

@@ -8,13 +8,18 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, inspect, text
 
-HEAD = "0002"
+from pullprint import __version__
+from pullprint.base.errors import WrittenByNewer
+
+HEAD = "0003"
 """The newest revision in ``versions``; a test holds the two together."""
+_VERSIONS = Path(__file__).parent / "versions"
 _LOCK = 0x70756C6C  # any number that no other program's advisory lock has
 
 
 def upgrade(engine: Engine) -> None:
-    """Bring the database to `HEAD`. Raises SQLAlchemy's OperationalError when another process holds it for too long."""
+    """Bring the database to `HEAD`. Raises WrittenByNewer, and SQLAlchemy's OperationalError when another process holds
+    it for too long."""
     with engine.connect() as connection, connection.begin():
         if _revision(connection) == HEAD:
             return
@@ -26,10 +31,15 @@ def upgrade(engine: Engine) -> None:
 
 
 def _revision(connection: Connection) -> str:
+    """The database's revision, empty for a new one. Raises WrittenByNewer for one that is not in ``versions``."""
     if not inspect(connection).has_table("alembic_version"):
         return ""
     row = connection.execute(text("SELECT version_num FROM alembic_version")).first()
-    return str(row[0]) if row else ""
+    revision = str(row[0]) if row else ""
+    if revision and not any(path.name.startswith(f"{revision}_") for path in _VERSIONS.iterdir()):
+        own = f"{__version__}, schema {HEAD}"
+        raise WrittenByNewer(what="The cloud's database", version=f"its schema is {revision}", own=own)
+    return revision
 
 
 def _migrate(connection: Connection) -> None:

@@ -12,6 +12,7 @@ const $ = (id) => document.getElementById(id);
 const SHARED = "pullprint-shared";
 const SHARED_LIFE = 600_000;
 const RETRY_CAP = 30;
+const TOKEN = /^#([\w-]{16,})$/;
 const main = $("main");
 
 const app = {
@@ -220,11 +221,23 @@ function dropAnywhere() {
   }));
 }
 
+/** An administrator's link is for whoever has it, signed in or not. Its token leaves the address bar at once, and stays
+ *  with this entry of the history so that the page can be loaded again. */
+async function welcome() {
+  const token = TOKEN.exec(location.hash)?.[1];
+  if (token) history.replaceState({ token }, "", location.pathname);
+  const [{ open }] = await Promise.all([app.load("welcome"), ready]);
+  translatePage();
+  await open(app, main, clear);
+  away("");
+}
+
 let first = true;
 
 async function begin() {
   clearTimeout(retry);
   try {
+    if (location.pathname === "/welcome") return await welcome();
     const [session, list] = await Promise.all([...(first ? ["session", "jobs"].map(askedEarly) : [ask("GET", "session")]), ready]);
     if (list) app.jobs.receive(list);
     first = false;
@@ -243,6 +256,7 @@ async function begin() {
 
 $("try-now").addEventListener("click", () => (app.session && app.live ? app.live.hurry() : begin()));
 ended.addEventListener("ended", () => app.session && askToSignIn());
+addEventListener("hashchange", () => location.pathname === "/welcome" && TOKEN.test(location.hash) && begin());
 addEventListener("beforeinstallprompt", (event) => {
   event.preventDefault();
   app.install = event;

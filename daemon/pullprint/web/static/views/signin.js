@@ -5,7 +5,7 @@ import { h, onSubmit, problemLine } from "../dom.js";
 import { _ } from "../i18n.js";
 import { clean } from "../words.js";
 
-const NAME = "pullprint-name";
+export const NAME = "pullprint-name";
 
 /** The form; `onin(session)` once somebody is signed in. `reason` says why it is there. */
 export function form(onin, { reason = "", name = localStorage.getItem(NAME) ?? "" } = {}) {
