@@ -5,6 +5,7 @@ gate also reads the body, within limits of size and time, and turns every error 
 """
 
 import asyncio
+import ipaddress
 import logging
 import secrets
 import traceback
@@ -179,7 +180,7 @@ def answers(messages: list[M]) -> web.Response:
 async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The one middleware: errors outside, authentication inside, then the handler."""
     try:
-        response = await _admit(request, handler)
+        response = await _admit(_from_caller(request), handler)
     except PullprintError as error:
         response = _failure(error)
     except web.HTTPException as error:
@@ -198,6 +199,21 @@ async def protect(_request: web.Request, response: web.StreamResponse) -> None:
     response.headers.setdefault("Referrer-Policy", "no-referrer")
     response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
     response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+
+
+def _from_caller(request: web.Request) -> web.Request:
+    """The request with the caller's address as its `remote`, also behind a proxy.
+
+    Only the last address is one that the proxy itself has seen; those before it are what the caller says. Without a
+    proxy the header is anybody's, and not looked at.
+    """
+    if not request.app[CLOUD].settings.proxy:
+        return request
+    last = ",".join(request.headers.getall("X-Forwarded-For", [])).rpartition(",")[2].strip()
+    try:
+        return request.clone(remote=str(ipaddress.ip_address(last)))
+    except ValueError:
+        return request
 
 
 async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -33,6 +33,7 @@ class Limit:
 SIGN_IN_NAME_AND_ADDRESS = Limit("sign-in-name-and-address", 6, 300)
 SIGN_IN_NAME = Limit("sign-in-name", 30, 900)
 SIGN_IN_ADDRESS = Limit("sign-in-address", 60, 900)
+WELCOME_ADDRESS = Limit("welcome-address", 60, 900)
 CLAIM_USER = Limit("claim-user", 10, 600)
 CLAIM_ADDRESS = Limit("claim-address", 60, 600)
 LOGIN_USER = Limit("login-user", 10, 600)
