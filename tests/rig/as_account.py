@@ -8,6 +8,7 @@ import os
 import shutil  # noqa: F401
 import sys
 
+import pullprint.cli.join
 import pullprint.cli.login
 import pullprint.cli.release  # noqa: F401
 from pullprint.cli.main import main

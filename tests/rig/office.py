@@ -272,6 +272,11 @@ class Node:
         shutil.rmtree(self.runtime, ignore_errors=True)
 
 
+def cups_paths(cups: PrivateCups) -> dict[str, str]:
+    """A node's settings for where that cupsd has its files."""
+    return {"backend_dir": str(cups.root / "lib" / "backend"), "cupsd_conf": str(cups.root / "etc" / "cupsd.conf")}
+
+
 class Office:
     """Cloud, node and cupsd, joined and with a user; printers are added by URI. A context manager."""
 
@@ -309,11 +314,11 @@ class Office:
         self.node = Node(self.root, settings=self._node_settings)
         self._stack.callback(self.node.close)
         self.cups = self._stack.enter_context(PrivateCups({"PULLPRINT_INTAKE": str(self.node.intake)}))
-        self.node.configure({"cups_server": "127.0.0.1", "cups_port": self.cups.port})
+        self.node.configure({"cups_server": "127.0.0.1", "cups_port": self.cups.port, **cups_paths(self.cups)})
         self.node.start()
         managed = () if self._managed else ("--unmanaged",)
         code = json.loads(self.cloud.admin("join-code", ORGANISATION, SITE, "--json", *managed))["code"]
-        self.node.pullprint("join", self.cloud.url, code, "--ca", str(self.cloud.authority))
+        self.node.pullprint("join", self.cloud.url, code, "--no-queue", "--ca", str(self.cloud.authority))
         self.node.wait_connected()
         self.cups.add_queue("pullprint", "pullprint:/", PPD)
 

@@ -1,16 +1,14 @@
-"""``pullprint printers``, ``status``, ``doctor`` and ``join``."""
+"""``pullprint printers``, ``status`` and ``doctor``."""
 
 import time
-from pathlib import Path
+from collections.abc import Sequence
 
 from pullprint.cli import words
-from pullprint.cli.answers import Status
+from pullprint.cli.answers import Finding, Printer, Status
 from pullprint.cli.daemon import Daemon
-from pullprint.cli.errors import Exit, Usage
+from pullprint.cli.errors import Exit
 from pullprint.cli.terminal import Cell, Column, Terminal
 
-AUTHORITY_LIMIT = 65_536
-"""Bytes of a CA file (`wire.views.JoinRequest.authority`)."""
 _LEVELS = {"ok": ("ok", "green"), "warn": ("warn", "yellow"), "bad": ("BAD", "bold red")}
 
 
@@ -19,25 +17,32 @@ def printers(daemon: Daemon, terminal: Terminal) -> Exit:
     found = daemon.printers()
     if terminal.json:
         terminal.dump([printer.raw for printer in found])
-    elif not found:
-        terminal.say("This site has no printer yet. An administrator adds one in the cloud.")
     else:
-        columns = (Column("PRINTER", gives=True), Column("PLACE", at=50, gives=True), Column("ID", at=70))
-        terminal.table(columns, [[Cell(p.name, "bold"), Cell(p.place), Cell(p.id, "dim")] for p in found])
+        show_printers(terminal, found)
     return Exit.DONE
+
+
+def show_printers(terminal: Terminal, found: Sequence[Printer]) -> None:
+    """A table of them, or that there are none."""
+    if not found:
+        terminal.say("This site has no printer yet. An administrator adds one in the cloud.")
+        return
+    columns = (Column("PRINTER", gives=True), Column("PLACE", at=50, gives=True), Column("ID", at=70))
+    terminal.table(columns, [[Cell(p.name, "bold"), Cell(p.place), Cell(p.id, "dim")] for p in found])
 
 
 def status(daemon: Daemon, terminal: Terminal) -> Exit:
     """How this host is."""
-    _show_status(terminal, daemon.status())
+    show_status(terminal, daemon.status())
     return Exit.DONE
 
 
-def _show_status(terminal: Terminal, status: Status) -> None:
+def show_status(terminal: Terminal, status: Status) -> None:
+    """What is known of this host and its cloud."""
     if terminal.json:
         terminal.dump(status.raw)
         return
-    pairs = [("version", status.version)]
+    pairs = [("version", status.version + (f"; cloud {status.cloud_version}" if status.cloud_version else ""))]
     if status.joined:
         away = f"{status.cloud} — away"
         since = words.age(time.time() - status.connected_since)
@@ -58,6 +63,8 @@ def _show_status(terminal: Terminal, status: Status) -> None:
     ]
     if status.unreported:
         pairs.append(("unreported", f"{status.unreported} events the cloud has not seen yet"))
+    if status.config_trouble:
+        pairs.append(("settings", status.config_trouble))
     if status.sentence:
         pairs.append(("", status.sentence))
     terminal.notes([(Cell(name.ljust(12), "dim"), text) for name, text in pairs])
@@ -70,39 +77,21 @@ def _jobs(count: int) -> str:
 def doctor(daemon: Daemon, terminal: Terminal) -> Exit:
     """What is wrong with this host's printing, and how it is put right."""
     findings = daemon.findings()
-    bad = sum(finding.level == "bad" for finding in findings)
-    warned = sum(finding.level == "warn" for finding in findings)
     if terminal.json:
         terminal.dump([finding.raw for finding in findings])
     else:
-        for finding in findings:
-            word, style = _LEVELS.get(finding.level, (finding.level, ""))
-            text = f"{finding.what} {finding.advice}".rstrip()
-            terminal.notes([(Cell(word.ljust(4), style), text)])
-        if not bad and not warned:
-            terminal.say("Nothing is wrong.", "green")
-        else:
-            terminal.say(f"{bad} to repair, {warned} to know.")
-    return Exit.FOUND if bad else Exit.DONE
+        show_findings(terminal, findings)
+    return Exit.FOUND if any(finding.level == "bad" for finding in findings) else Exit.DONE
 
 
-def join(daemon: Daemon, terminal: Terminal, cloud: str, code: str, authority: Path | None) -> Exit:
-    """Make this host a node of an organisation."""
-    status = daemon.join(cloud, code, _read_authority(authority) if authority else "")
-    if terminal.json:
-        terminal.dump(status.raw)
+def show_findings(terminal: Terminal, findings: Sequence[Finding]) -> None:
+    """A line for each, and how many are to be seen to."""
+    bad = sum(finding.level == "bad" for finding in findings)
+    warned = sum(finding.level == "warn" for finding in findings)
+    for finding in findings:
+        word, style = _LEVELS.get(finding.level, (finding.level, ""))
+        terminal.notes([(Cell(word.ljust(4), style), f"{finding.what} {finding.advice}".rstrip())])
+    if bad or warned:
+        terminal.say(f"{bad} to repair, {warned} to know.")
     else:
-        terminal.say(f"This host has joined {status.organisation} at {status.site}.", "green")
-        _show_status(terminal, status)
-    return Exit.DONE
-
-
-def _read_authority(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            data = file.read(AUTHORITY_LIMIT + 1)
-    except OSError as error:
-        raise Usage(reason=f"{path} cannot be read: {error.strerror or 'unknown reason'}.") from None
-    if len(data) > AUTHORITY_LIMIT or b"-----BEGIN CERTIFICATE-----" not in data or not data.isascii():
-        raise Usage(reason=f"{path} is not a file with a CA's certificate in PEM (at most 64 KiB).")
-    return data.decode("ascii")
+        terminal.say("Nothing is wrong.", "green")

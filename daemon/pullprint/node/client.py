@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import errno
 import ssl
+import time
 from collections.abc import AsyncIterator
+from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import aiohttp
@@ -14,13 +17,17 @@ from yarl import URL
 from pullprint.base.clock import Clock
 from pullprint.base.errors import BadRequest, PullprintError
 from pullprint.wire.node import BODY_LIMIT, Failure
-from pullprint.wire.signature import sign
+from pullprint.wire.signature import WINDOW, SignatureRefused, sign
 from pullprint.wire.types import Message
 
 Answer = TypeVar("Answer", bound=Message)
 
 TIMEOUT = 20.0
 """Seconds for a request that does not park."""
+# OpenSSL's X509_V_ERR_…: what is wrong with a certificate.
+_OTHER_TIME = frozenset({9, 10})
+_OTHER_NAME = frozenset({62, 64})
+_NO_WAY = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 
 
 class CloudAway(PullprintError):
@@ -28,6 +35,18 @@ class CloudAway(PullprintError):
 
     code = "cloud-away"
     http_status = 503
+
+
+class NotOurs(CloudAway):
+    """What answers at {cloud} does not speak as Pullprint's cloud does ({reason}). Held jobs are safe on this host; it
+    is being tried again."""
+
+
+class ClockWrong(CloudAway):
+    """The clock of this host shows {here}, that of {cloud} {there} (UTC): too far apart for the host to prove itself.
+    Set the wrong one, for example with `timedatectl set-ntp true`. Held jobs are safe."""
+
+    code = "clock-wrong"
 
 
 class CloudRefused(PullprintError):
@@ -127,7 +146,7 @@ class CloudClient:
                 ) as response,
             ):
                 raw = await _limited(response)
-                status = response.status
+                status, there = response.status, _date(response)
         except TimeoutError as error:
             raise CloudAway(cloud=self.host, reason="it is silent") from error
         except (aiohttp.ClientError, OSError) as error:
@@ -135,6 +154,9 @@ class CloudClient:
         if status == 204:
             return None
         if status >= 300:
+            here = self._clock.now()
+            if status == SignatureRefused.http_status and there is not None and abs(here - there) > WINDOW:
+                raise ClockWrong(cloud=self.host, here=_utc(here), there=_utc(there))
             raise _refused(status, raw, self.host)
         try:
             return answer.model_validate_json(raw)
@@ -161,8 +183,8 @@ def _refused(status: int, raw: bytes, host: str) -> PullprintError:
     return CloudRefused(status, failure.code, failure.sentence)
 
 
-def _not_ours(status: int, host: str) -> CloudAway:
-    return CloudAway(cloud=host, reason=f"its answer ({status}) is not one of ours")
+def _not_ours(status: int, host: str) -> NotOurs:
+    return NotOurs(cloud=host, reason=f"status {status}")
 
 
 async def _limited(response: aiohttp.ClientResponse) -> bytes:
@@ -174,13 +196,44 @@ async def _limited(response: aiohttp.ClientResponse) -> bytes:
     return bytes(data)
 
 
+def _date(response: aiohttp.ClientResponse) -> float | None:
+    """What the other end's clock shows, in whole seconds, if it says so (RFC 9110, 6.6.1)."""
+    try:
+        return parsedate_to_datetime(response.headers.get("Date", "")).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
+
+
 def _reason(error: Exception) -> str:
     match error:
         case aiohttp.ClientConnectorCertificateError():
-            return "its certificate is not trusted here; join with --ca if it has a private one"
+            return _distrust(error.certificate_error)
+        case aiohttp.ClientConnectorDNSError():
+            return "its name is not known here; check how it is spelt, and the DNS"
+        case aiohttp.ClientConnectorSSLError():
+            return "what listens there does not speak TLS as it should; check the port"
+        case aiohttp.ClientConnectorError() if error.os_error.errno == errno.ECONNREFUSED:
+            return "no connection; nothing listens at that port, or a firewall is in the way"
+        case aiohttp.ClientConnectorError() if error.os_error.errno in _NO_WAY:
+            return "no connection; this host has no way to it, so check the network"
         case aiohttp.ClientConnectorError():
             return "no connection"
         case aiohttp.ServerDisconnectedError():
             return "it hung up"
         case _:
             return "the connection broke"
+
+
+def _distrust(error: Exception) -> str:
+    code = getattr(error, "verify_code", 0)
+    if code in _OTHER_TIME:
+        return (
+            f"its certificate has expired or is not valid yet by this host's clock, {_utc(time.time())} UTC; check both"
+        )
+    if code in _OTHER_NAME:
+        return "its certificate is for another name; use the name that it was made for"
+    return "its certificate is not trusted here; join with --ca FILE, the CA's certificate, if it has a private one"

@@ -10,7 +10,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from pullprint.base.errors import BadRequest, NotAllowed, PullprintError
-from pullprint.base.peer import peer_uid
+from pullprint.base.platform import peer_uid
 from pullprint.model.states import Event, State, WrongState
 from pullprint.node.channel import Channel
 from pullprint.node.holder import Holder

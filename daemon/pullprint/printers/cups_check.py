@@ -6,8 +6,11 @@ that is not readable either, the finding says so instead of guessing.
 """
 
 import asyncio
+import http.client
 import re
-from collections.abc import Mapping
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,14 +18,22 @@ from typing import Any
 
 import cups
 
+from pullprint import __version__
+from pullprint.base.platform import QUEUE_DESCRIPTION
 from pullprint.base.text import printable
 from pullprint.base.worker import Worker
+from pullprint.printers.cups_settings import CONFIGURATION, FILE_LIMIT, RULES, Rule, parse_configuration
 
 CHECK_SECONDS = 10.0
-FILE_LIMIT = 1 << 20
+BACKEND_SECONDS = 5.0
 QUEUE_LIMIT = 1_000
-CONFIGURATION = Path("/etc/cups/cupsd.conf")
 OUR_SCHEME = "pullprint:"
+OLDEST = (2, 4)
+"""The CUPS that Pullprint is built for and tried with."""
+DENIED = "pullprint-denied-warning"
+"""The reason by which our backend tells that it is kept from pullprintd's socket."""
+_RAW = "Local Raw Printer"
+_REINSTALL = "Install it again: `apt install --reinstall pullprint`."
 
 
 class Level(StrEnum):
@@ -59,27 +70,23 @@ async def check_cups(
 ) -> list[Finding]:
     """Look at the cupsd at *server* (a host or a socket's path; None: the one that libcups finds).
 
-    *backend* is where our backend should be installed, if that is to be looked at too. Takes at most 10 s;
+    *backend* is where our backend should be installed, if that is to be looked at too. Takes at most 15 s;
     never raises for what it finds.
     """
+    installed = [] if backend is None else await asyncio.to_thread(lambda: list(_backend(backend)))
     worker = Worker("cups-check")
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             seen = await worker.run(_look, server, port)
             settings, source = await worker.run(_settings, seen.settings, configuration)
-            installed = [] if backend is None else await worker.run(_backend, backend)
     except (RuntimeError, cups.IPPError, cups.HTTPError, OSError):
-        return [Finding(Level.BAD, "cupsd does not answer.", "Start it with `systemctl start cups`.")]
+        return [Finding(Level.BAD, "cupsd does not answer.", "Start it with `systemctl start cups`."), *installed]
     except TimeoutError:
         # The thread is left to libcups' own time-out; waiting for it here would be the same hang again.
-        return [Finding(Level.BAD, f"cupsd did not answer within {CHECK_SECONDS:g} seconds.", "Restart it.")]
+        what = f"cupsd did not answer within {CHECK_SECONDS:g} seconds."
+        return [Finding(Level.BAD, what, "Restart it with `systemctl restart cups`."), *installed]
     await asyncio.to_thread(worker.close)
-    return [
-        Finding(Level.OK, f"cupsd answers{f', version {seen.version}' if seen.version else ''}."),
-        *installed,
-        *_queues(seen.queues),
-        *_judge(settings, source),
-    ]
+    return [_version(seen.version), *installed, *_queues(seen.queues), *_judge(settings, source)]
 
 
 def _look(server: str | None, port: int) -> _Seen:
@@ -88,21 +95,49 @@ def _look(server: str | None, port: int) -> _Seen:
         "printer-name",
         "device-uri",
         "printer-error-policy",
+        "printer-make-and-model",
         "printer-state",
+        "printer-state-reasons",
         "printer-is-accepting-jobs",
+        "cups-version",
     ]
     queues = connection.getPrinters()
     details = {}
-    version = ""
     for name in list(queues)[:QUEUE_LIMIT]:
         if str(queues[name].get("device-uri", "")).startswith(OUR_SCHEME):
-            details[name] = connection.getPrinterAttributes(name, requested_attributes=[*wanted, "cups-version"])
-            version = printable(str(details[name].get("cups-version", "")), 32)
+            details[name] = connection.getPrinterAttributes(name, requested_attributes=wanted)
+    version = next((str(queue.get("cups-version", "")) for queue in details.values()), "")
     try:
         settings = {str(k): str(v) for k, v in connection.adminGetServerSettings().items()}
     except (cups.IPPError, cups.HTTPError, RuntimeError):
         settings = {}
-    return _Seen(version, details, settings)
+    return _Seen(version or _announced_version(server or cups.getServer(), port), details, settings)
+
+
+def _announced_version(server: str, port: int) -> str:
+    """The version by which cupsd calls itself in its answers' ``Server`` header; empty where it keeps it to itself."""
+    connection = http.client.HTTPConnection("localhost" if server.startswith("/") else server, port, CHECK_SECONDS)
+    try:
+        if server.startswith("/"):
+            connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.sock.settimeout(CHECK_SECONDS)
+            connection.sock.connect(server)
+        connection.request("HEAD", "/")
+        match = re.match(r"CUPS/([0-9.]{1,16})", connection.getresponse().getheader("Server", ""))
+    except (OSError, http.client.HTTPException):
+        return ""
+    finally:
+        connection.close()
+    return match[1] if match else ""
+
+
+def _version(told: str) -> Finding:
+    version = printable(told, 32)
+    numbers = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", version)
+    if numbers and (int(numbers[1]), int(numbers[2])) < OLDEST:
+        what = f"CUPS {version} is too old: Pullprint needs 2.4 or newer, which keep a job until it is taken."
+        return Finding(Level.BAD, what, "Update it, with the system if need be: Debian 12 and Ubuntu 22.04 have 2.4.")
+    return Finding(Level.OK, f"cupsd answers{f', version {version}' if version else ''}.")
 
 
 def _settings(asked: Mapping[str, str], configuration: Path) -> tuple[Mapping[str, str], str]:
@@ -117,107 +152,98 @@ def _settings(asked: Mapping[str, str], configuration: Path) -> tuple[Mapping[st
     return parse_configuration(text), str(configuration)
 
 
-def parse_configuration(text: str) -> dict[str, str]:
-    """Top-level directives of a cupsd.conf(5), the last of a name counts; sections are passed over."""
-    found: dict[str, str] = {}
-    depth = 0
-    for line in text.splitlines():
-        words = line.partition("#")[0].strip()
-        if words.startswith("</"):
-            depth = max(0, depth - 1)
-        elif words.startswith("<"):
-            depth += 1
-        elif words and not depth:
-            name, _, value = words.partition(" ")
-            found[name.lower()] = printable(value.strip(), 200)
-    return found
-
-
-def _backend(path: Path) -> list[Finding]:
-    install = f"Install it with `install -m 0755 backend/pullprint {path}`."
+def _backend(path: Path) -> Iterator[Finding]:
     try:
         status = path.lstat()
     except OSError:
-        return [Finding(Level.BAD, "The pullprint backend is not installed in CUPS.", install)]
+        yield Finding(Level.BAD, f"The pullprint backend is not installed in CUPS ({path} is missing).", _REINSTALL)
+        return
     if path.is_symlink():
-        return [
-            Finding(
-                Level.BAD,
-                "The pullprint backend is a symbolic link, which cupsd's AppArmor follows.",
-                install,
-            )
-        ]
-    if status.st_mode & 0o7777 != 0o755 or status.st_uid != 0:
-        return [Finding(Level.WARN, "The pullprint backend should belong to root, mode 0755, to run as lp.", install)]
-    return [Finding(Level.OK, "The pullprint backend is installed.")]
+        what = "The pullprint backend is a symbolic link, which cupsd's AppArmor follows."
+        yield Finding(Level.BAD, what, _REINSTALL)
+    elif status.st_uid != 0:
+        yield Finding(Level.BAD, "The pullprint backend does not belong to root.", f"Run `chown root:root {path}`.")
+    elif status.st_mode & 0o7777 != 0o755:
+        # CUPS refuses one that others may write, and runs one that only root may read as root.
+        yield Finding(Level.BAD, "The pullprint backend has another mode than 0755.", f"Run `chmod 0755 {path}`.")
+    else:
+        yield _backend_version(path)
 
 
-def _queues(queues: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+def _backend_version(path: Path) -> Finding:
+    try:
+        argv = [str(path), "--version"]
+        ran = subprocess.run(argv, capture_output=True, timeout=BACKEND_SECONDS, check=True, env={})
+    except (OSError, subprocess.SubprocessError):
+        return Finding(Level.BAD, "The pullprint backend does not start.", _REINSTALL)
+    version = printable(ran.stdout.decode("utf-8", "replace").strip(), 64).removeprefix("pullprint ")
+    if version != __version__:
+        what = f"The pullprint backend is of version {version}, but pullprintd, which runs, of {__version__}."
+        return Finding(Level.WARN, what, "Restart it: `systemctl restart pullprintd`. If that does not help, "
+                       "install the package again: `apt install --reinstall pullprint`.")  # fmt: skip
+    return Finding(Level.OK, "The pullprint backend is installed.")
+
+
+def _queues(queues: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
     if not queues:
-        advice = (
-            "Make one with `lpadmin -p pullprint -E -v pullprint:/ -P pullprint.ppd -o printer-error-policy=retry-job`."
-        )
-        return [Finding(Level.WARN, "No queue prints to Pullprint.", advice)]
-    findings = []
+        yield Finding(Level.WARN, "No queue prints to Pullprint.", "Make one with `sudo pullprint queue add`.")
     for raw, attributes in queues.items():
-        name = printable(raw, 127)
-        policy = str(attributes.get("printer-error-policy", ""))
-        if policy != "retry-job":
-            advice = f"Set it with `lpadmin -p {name} -o printer-error-policy=retry-job`."
-            what = f"Queue {name} has the error policy {printable(policy, 32) or 'unknown'}: it may stop or drop jobs."
-            findings.append(Finding(Level.BAD if policy == "abort-job" else Level.WARN, what, advice))
-        elif attributes.get("printer-state") == 5:
-            findings.append(Finding(Level.BAD, f"Queue {name} is stopped.", f"Start it with `cupsenable {name}`."))
-        elif attributes.get("printer-is-accepting-jobs") is False:
-            findings.append(Finding(Level.BAD, f"Queue {name} takes no jobs.", f"Open it with `cupsaccept {name}`."))
-        else:
-            findings.append(Finding(Level.OK, f"Queue {name} is ready and keeps jobs until they are taken."))
-    return findings
+        yield _queue(printable(raw, 127), attributes)
+        if DENIED in attributes.get("printer-state-reasons", ()):
+            yield _denied(printable(raw, 127))
+    if queues and all(str(queue.get("device-uri", "")).rstrip("/") != OUR_SCHEME for queue in queues.values()):
+        yield Finding(Level.OK, "There is no hold queue; `sudo pullprint queue add` makes one.")
 
 
-def _judge(settings: Mapping[str, str], source: str) -> list[Finding]:
+def _queue(name: str, attributes: Mapping[str, Any]) -> Finding:
+    policy = str(attributes.get("printer-error-policy", ""))
+    if attributes.get("printer-make-and-model") == _RAW:
+        what = f"Queue {name} has no description (PPD), so nothing becomes PDF on its way."
+        return Finding(Level.BAD, what, f"Give it one: `sudo lpadmin -p {name} -P {QUEUE_DESCRIPTION}`.")
+    if policy != "retry-job":
+        advice = f"Set it with `sudo lpadmin -p {name} -o printer-error-policy=retry-job`."
+        what = f"Queue {name} has the error policy {printable(policy, 32) or 'unknown'}: it may stop or drop jobs."
+        return Finding(Level.BAD if policy == "abort-job" else Level.WARN, what, advice)
+    if attributes.get("printer-state") == 5:
+        return Finding(Level.BAD, f"Queue {name} is stopped.", f"Start it with `sudo cupsenable {name}`.")
+    if attributes.get("printer-is-accepting-jobs") is False:
+        return Finding(Level.BAD, f"Queue {name} takes no jobs.", f"Open it with `sudo cupsaccept {name}`.")
+    return Finding(Level.OK, f"Queue {name} is ready and keeps jobs until they are taken.")
+
+
+def _denied(name: str) -> Finding:
+    """Our backend was refused by a socket that is open to all."""
+    what = f"The system keeps the print backend of queue {name} from pullprintd; its jobs wait in CUPS."
+    if _flag(Path("/sys/fs/selinux/enforce")):
+        denials = "ausearch -m avc -ts recent"
+        allow = f"{denials} | audit2allow -M pullprint && semodule -i pullprint.pp"
+        return Finding(Level.BAD, f"SELinux: {what}", f"See why with `{denials}`; allow it with `{allow}`.")
+    if _flag(Path("/sys/module/apparmor/parameters/enabled")):
+        see = "See why with `journalctl -k -g DENIED`."
+        allow = "apt install --reinstall -o Dpkg::Options::=--force-confask cups-daemon"
+        advice = f"{see} Debian's profile of cupsd does not restrict backends; bring it back with `{allow}`."
+        return Finding(Level.BAD, f"AppArmor: {what}", advice)
+    advice = "Look at `ls -ld /run/pullprint /run/pullprint/*.sock`, then `systemctl restart pullprintd.socket`."
+    return Finding(Level.BAD, what, advice)
+
+
+def _flag(path: Path) -> bool:
+    try:
+        return path.read_text().strip() in {"1", "Y"}
+    except OSError:
+        return False
+
+
+def _judge(settings: Mapping[str, str], source: str) -> Iterator[Finding]:
     if not source:
-        advice = (
-            "Look into /etc/cups/cupsd.conf as root: PreserveJobFiles should be No, or documents stay readable there."
-        )
-        return [Finding(Level.WARN, "The settings of cupsd cannot be read.", advice)]
-    preserve = settings.get("preservejobfiles", "86400")  # cupsd.conf(5): one day
-    limit = _whole(settings.get("jobretrylimit"), 5)
-    longest = _whole(settings.get("maxjobtime"), 10_800)
-    dirty = _whole(settings.get("dirtycleaninterval"), 30)
-    hint = f"in {source if source.startswith('/') else 'cupsd.conf'}, then restart cupsd"
-    return [
-        Finding(Level.OK, "cupsd deletes documents as soon as they are handed over.")
-        if preserve.lower() in {"no", "off", "false", "0"}
-        else Finding(
-            Level.BAD,
-            f"cupsd keeps every printed document readable on disk (PreserveJobFiles {preserve}).",
-            f"Set `PreserveJobFiles No` {hint}.",
-        ),
-        Finding(Level.OK, f"cupsd tries a job {limit} times.")
-        if limit == 0 or limit >= 100
-        else Finding(
-            Level.WARN,
-            f"cupsd gives a job up after {limit} tries, also when pullprintd was only away for a while.",
-            f"Set `JobRetryLimit 100000` {hint}.",
-        ),
-        Finding(Level.OK, "cupsd lets a job wait for as long as it must.")
-        if longest == 0
-        else Finding(
-            Level.WARN,
-            f"cupsd cancels a job after {longest} seconds, also while pullprintd is away.",
-            f"Set `MaxJobTime 0` {hint}.",
-        ),
-        Finding(Level.OK, "cupsd writes new jobs to disk at once.")
-        if dirty == 0
-        else Finding(
-            Level.WARN,
-            f"cupsd forgets jobs of the last {dirty} seconds when it is killed.",
-            f"Set `DirtyCleanInterval 0` {hint}.",
-        ),
-    ]
+        what = "The settings of cupsd cannot be read."
+        yield Finding(Level.WARN, what, "Look at them, and put them right, with `sudo pullprint doctor --repair`.")
+        return
+    yield from (_rule(rule, rule.value(settings)) for rule in RULES)
 
 
-def _whole(value: str | None, default: int) -> int:
-    match = re.match(r"[0-9]{1,9}", value or "")
-    return int(match[0]) if match else default
+def _rule(rule: Rule, value: str) -> Finding:
+    if rule.is_right(value):
+        return Finding(Level.OK, rule.right.format(value=value))
+    advice = f"Run `sudo pullprint doctor --repair`, which sets `{rule.line}`."
+    return Finding(Level.BAD if rule.leaks else Level.WARN, rule.wrong.format(value=value), advice)
