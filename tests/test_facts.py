@@ -652,7 +652,7 @@ class TestSandbox:
         return found.pages == 2
 
     async def test_without_bubblewrap_nothing_is_parsed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sandbox_module.shutil, "which", lambda name, path: None)
+        monkeypatch.setattr(sandbox_module, "_PATH", "/nowhere")
         assert await counted(pdf((A4, GREY))) == Facts.unknown("no-sandbox")
 
     async def test_where_namespaces_are_forbidden_nothing_is_parsed(
@@ -662,8 +662,7 @@ class TestSandbox:
         refusing = tmp_path / "bwrap"
         refusing.write_text("#!/bin/sh\nexit 1\n")
         refusing.chmod(0o755)
-        tools = sandbox_module.Tools(str(refusing), "/usr/bin/prlimit", "/usr/bin/nice", (), "/program")
-        monkeypatch.setattr(facts_module, "find_tools", lambda program: tools)
+        monkeypatch.setattr(sandbox_module, "_PATH", f"{tmp_path}:/usr/bin")
         assert await counted(pdf((A4, GREY))) == Facts.unknown("no-sandbox")
 
     async def test_position_of_the_descriptor_is_left_alone(self, tmp_path: Path) -> None:

@@ -6,23 +6,21 @@ What a document is, its first bytes say, not its name or its sender. Nothing in 
 import asyncio
 import os
 import re
-import sys
 from enum import StrEnum
 from pathlib import Path
 
 from pullprint.base.clock import Clock
 from pullprint.base.errors import PullprintError
-from pullprint.node.sandbox import Limits, Sandbox, Tools, TooMuchSaid, find_tools
+from pullprint.base.platform import memory_file, reopen
+from pullprint.node.confine import MOST
+from pullprint.node.sandbox import Limits, NoSandbox, Sandbox, TooMuchSaid
 
 HEAD = 4_096
 """Bytes from the beginning that tell what a document is."""
 MADE_LIMIT = 256 << 20
 """Bytes of PDF that may come of a document."""
-_LIMITS = Limits(wall_seconds=60.0, cpu_seconds=60, memory=3 << 29, answer=MADE_LIMIT)
-_OFFICE_LIMITS = Limits(
-    wall_seconds=110.0, cpu_seconds=100, memory=3 << 29, answer=MADE_LIMIT, scratch=256 << 20, processes=256, files=256
-)
-_OFFICE_FOLDERS = (Path("/etc/fonts"), Path("/etc/libreoffice"), Path("/var/cache/fontconfig"))
+_LIMITS = Limits(wall_seconds=60.0, answer=MADE_LIMIT, **MOST["convert"])
+_OFFICE_LIMITS = Limits(wall_seconds=110.0, answer=MADE_LIMIT, **MOST["office"])
 
 
 class Kind(StrEnum):
@@ -119,19 +117,20 @@ def kind_of(head: bytes) -> Kind:
 class Converter:
     """Makes PDF, one document of a kind at a time: it takes much memory, and the machine has other things to do."""
 
-    def __init__(self, program: Path, media: str, clock: Clock) -> None:
+    def __init__(self, program: Path, media: str, clock: Clock, service: Path | None = None) -> None:
         """*media* is the paper for what has none of its own (PWG 5101.1)."""
         self._program = program
         self._media = media
         self._clock = clock
+        self._service = service
         self._turns = {kind: asyncio.Semaphore(1) for kind in Kind}
 
     async def pdf(self, document: int, kind: Kind) -> int:
-        """A descriptor, the caller's to close, of what is printed for the memfd *document*: itself if it is PDF.
+        """A descriptor, the caller's to close, of what is printed for *document*, which is in memory: itself if PDF.
 
-        Raises NotPrintable, NeedsPassword, BrokenDocument, TooManyPages, NoOffice, NoConverter, OSError.
+        Raises NotPrintable, NeedsPassword, BrokenDocument, TooManyPages, NoOffice, NoConverter, NoMemoryFile, OSError.
         """
-        made = os.memfd_create("pdf", os.MFD_CLOEXEC)
+        made = memory_file("pdf")
         try:
             await self._make(document, kind, made)
             return os.dup(document if kind is Kind.PDF else made)
@@ -140,7 +139,7 @@ class Converter:
 
     async def _make(self, document: int, kind: Kind, made: int) -> None:
         # Opened again, for reading only: the program shares no position with us and cannot write to it.
-        source = os.open(f"/proc/self/fd/{document}", os.O_RDONLY | os.O_CLOEXEC)
+        source = reopen(document)
         try:
             async with self._turns[kind]:
                 status = await self._run(source, kind, made)
@@ -152,20 +151,15 @@ class Converter:
     async def _run(self, source: int, kind: Kind, made: int) -> int:
         office = kind is Kind.OFFICE
         limits = _OFFICE_LIMITS if office else _LIMITS
-        tools = await asyncio.to_thread(_tools, self._program, _OFFICE_FOLDERS if office else ())
-        sandbox = Sandbox(tools, source, kind.value, limits, self._clock.monotonic() + limits.wall_seconds)
-        command = [sys.executable, "-I", "-B", tools.program, "0", "-", "-", "1", f"media={self._media}"]
+        deadline = self._clock.monotonic() + limits.wall_seconds
+        what = "office" if office else "convert"
+        sandbox = Sandbox(what, self._program, source, kind.value, limits, deadline, self._service)
         try:
-            return await sandbox.run_into(lambda data: _write(made, data), command, self._clock)
+            return await sandbox.run_into(lambda data: _write(made, data), f"media={self._media}", self._clock)
         except (TimeoutError, TooMuchSaid) as error:
             raise TooManyPages from error
-
-
-def _tools(program: Path, also: tuple[Path, ...]) -> Tools:
-    tools = find_tools(program, also) if program.is_file() else None
-    if tools is None:
-        raise NoConverter
-    return tools
+        except NoSandbox as error:
+            raise NoConverter from error
 
 
 def _write(fd: int, data: bytes) -> None:

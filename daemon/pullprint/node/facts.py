@@ -14,7 +14,6 @@ import os
 import re
 import stat
 import struct
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,8 +21,9 @@ from typing import NoReturn
 
 from pullprint.base.clock import Clock
 from pullprint.base.errors import PullprintError
+from pullprint.base.platform import SANDBOX, reopen
 from pullprint.model.facts import Facts
-from pullprint.node.sandbox import DEFAULT_LIMITS, Limits, Sandbox, TooMuchSaid, find_tools
+from pullprint.node.sandbox import DEFAULT_LIMITS, Limits, NoSandbox, Sandbox, TooMuchSaid
 
 _ANSWER_KEYS = frozenset({"format", "pages", "color_pages", "sheets", "encrypted", "problem"})
 _FORMATS = frozenset({"pdf", "pwg-raster", "image", "text", "other"})
@@ -50,37 +50,40 @@ class Counted:
 class FactCounter:
     """Counts documents, one at a time: facts are never worth the machine that prints."""
 
-    def __init__(self, program: Path, clock: Clock, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self, program: Path, clock: Clock, limits: Limits = DEFAULT_LIMITS, service: Path | None = None
+    ) -> None:
         self._program = program
         self._clock = clock
         self._limits = limits
+        self._service = service
         self._turn = asyncio.Semaphore(1)
 
     async def count(self, document_fd: int, content_type: str) -> Counted:
         """As `count_facts`; *document_fd* must stay open until this returns."""
         async with self._turn:
             return await count_facts(
-                document_fd, content_type, program=self._program, clock=self._clock, limits=self._limits
-            )
+                document_fd, content_type, program=self._program, clock=self._clock, limits=self._limits,
+                service=self._service,
+            )  # fmt: skip
 
 
 async def count_facts(
-    document_fd: int, content_type: str, *, program: Path, clock: Clock, limits: Limits = DEFAULT_LIMITS
-) -> Counted:
+    document_fd: int, content_type: str, *, program: Path, clock: Clock, limits: Limits = DEFAULT_LIMITS,
+    service: Path | None = None,
+) -> Counted:  # fmt: skip
     """The facts of the regular file or memfd open as *document_fd*, whose position stays where it is.
 
     Never raises for what a document or *program* does: such facts are unknown, with a problem. A document on
     which *program* dies before it told them is counted a second time without looking at its pages' content.
     """
-    # stat() of a program on a sleeping disk is not for the event loop.
-    tools = await asyncio.to_thread(find_tools, program)
-    if tools is None:
+    if not SANDBOX:
         return _unknown("no-sandbox")
     with _read_only(document_fd) as document:
         if document is None:
             return _unknown("unsupported")
         deadline = clock.monotonic() + limits.wall_seconds
-        sandbox = Sandbox(tools, document, _clean_type(content_type), limits, deadline)
+        sandbox = Sandbox("facts", program, document, _clean_type(content_type), limits, deadline, service)
         try:
             return await _count(sandbox, _WITH_PICTURE, clock)
         except _Died as death:
@@ -89,7 +92,7 @@ async def count_facts(
             return await _count_again(sandbox, clock, death.problem)
         except TimeoutError:
             return _unknown("timeout")
-        except OSError:  # no process or descriptor left to start one with
+        except NoSandbox:
             return _unknown("no-sandbox")
         except _Lied:
             return _unknown("invalid")
@@ -98,7 +101,7 @@ async def count_facts(
 async def _count_again(sandbox: Sandbox, clock: Clock, problem: str) -> Counted:
     try:
         facts = (await _count(sandbox, _PAGES_ONLY, clock)).facts
-    except (_Died, _Lied, OSError):
+    except (_Died, _Lied, TimeoutError, NoSandbox):
         return _unknown(problem)
     return Counted(replace(facts, problem=facts.problem or problem))
 
@@ -120,10 +123,9 @@ class _Lied(Exception):
 
 
 async def _count(sandbox: Sandbox, options: str, clock: Clock) -> Counted:
-    """Raises TimeoutError, OSError, _Died, _Lied."""
-    arguments = [sys.executable, "-I", "-B", sandbox.tools.program, "0", "-", "-", "1", options]
+    """Raises TimeoutError, NoSandbox, _Died, _Lied."""
     try:
-        answer, status = await sandbox.run(arguments, clock)
+        answer, status = await sandbox.run(options, clock)
     except TooMuchSaid as error:
         raise _Lied from error
     line, newline, picture = answer.partition(b"\n")
@@ -135,8 +137,8 @@ async def _count(sandbox: Sandbox, options: str, clock: Clock) -> Counted:
 async def _works(sandbox: Sandbox, clock: Clock) -> bool:
     """Whether a harmless program runs in it; kernels and container hosts can forbid user namespaces."""
     try:
-        _, status = await sandbox.run(["/usr/bin/true"], clock)
-    except (OSError, TooMuchSaid):
+        _, status = await replace(sandbox, kind="nothing").run("", clock)
+    except (TimeoutError, NoSandbox, TooMuchSaid):
         return False
     return status == 0
 
@@ -152,7 +154,7 @@ def _read_only(fd: int) -> Iterator[int | None]:
         yield None
         return
     try:
-        own = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+        own = reopen(fd)
     except OSError:
         if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
             yield None
