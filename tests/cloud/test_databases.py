@@ -21,6 +21,14 @@ from tests.cloud.test_channel import (  # noqa: F401  (run here again, on each d
     test_same_events_many_times_at_once_are_applied_once,
 )
 from tests.cloud.test_enrolment import test_one_code_used_by_two_at_once_makes_one_node  # noqa: F401
+from tests.cloud.test_invitations import (  # noqa: F401
+    test_housekeeping_forgets_links_whose_time_is_over,
+    test_invited_many_times_at_once_the_last_link_is_good,
+    test_link_works_once_and_ends_what_the_old_password_opened,
+    test_password_and_link_at_once_leave_one_password_and_no_link,
+    test_removed_users_link_is_not_their_successors,
+    test_two_who_accept_at_once_one_of_them_wins,
+)
 from tests.cloud.test_logins import (  # noqa: F401
     test_account_becomes_the_user_who_allows_it_and_its_node_is_told_with_a_signature,
     test_account_is_listed_beside_sessions_and_can_be_taken_back,

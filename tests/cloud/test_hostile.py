@@ -29,8 +29,9 @@ def broken(good: dict) -> st.SearchStrategy[bytes]:
 
 @pytest.mark.parametrize(
     "route",
-    ["session", "claim", "release", "events", "reconcile", "releases", "enrol", "login", "logins", "token", "uploads"],
-)
+    ["session", "claim", "release", "events", "reconcile", "releases", "enrol", "login", "logins", "token", "uploads",
+     "welcome", "accept"],
+)  # fmt: skip
 async def test_hostile_body_is_answered_with_a_sentence(
     office: Office, route: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -49,6 +50,8 @@ async def test_hostile_body_is_answered_with_a_sentence(
         "login": ({"allow": True}, "/api/v1/logins/AAAA-AAAA"),
         "logins": ({"account": "SECRET-TITLE"}, "/node/v1/logins"),
         "token": ({"device_code": "x", "grant_type": "x"}, "/node/v1/logins/token"),
+        "welcome": ({"token": "x"}, "/api/v1/welcome"),
+        "accept": ({"token": "x", "password": "SECRET-TITLE", "remember": False}, "/api/v1/welcome/accept"),
         "uploads": ({"title": "t", "content_type": "text/plain", "size": 1, "site": ""}, "/api/v1/uploads"),
     }[route]  # fmt: skip
     bodies: list[bytes] = []

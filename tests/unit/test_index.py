@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from tests.unit.making import Parties, record
 
+from pullprint import __version__
 from pullprint.base.clock import ManualClock
-from pullprint.base.errors import NotFound
+from pullprint.base.errors import NotFound, WrittenByNewer
 from pullprint.model.facts import Facts
 from pullprint.model.states import Event, State, WrongState
 from pullprint.model.votes import Attempt, Refusal, Vote, promise
 from pullprint.node.holder import record_of
-from pullprint.vault.index import OUTBOX_BYTES, Ambiguous, Index, IndexBroken, IndexFailed
+from pullprint.vault.index import _UPGRADES, OUTBOX_BYTES, Ambiguous, Index, IndexBroken, IndexFailed
 from pullprint.vault.opening import read_header
 from pullprint.vault.record import Record, Step
 from pullprint.wire.node import PictureReport
@@ -312,7 +313,7 @@ def test_an_index_of_the_first_version_learns_to_keep_keys(tmp_path: Path, clock
     held = index.add(record(), [STEP])
     index.close()
     with sqlite3.connect(tmp_path / "index") as old:
-        old.execute("DROP TABLE picture")
+        old.executescript("DROP TABLE picture; PRAGMA user_version = 0;")
     old.close()
     index = Index(tmp_path / "index", clock)
     try:
@@ -320,6 +321,85 @@ def test_an_index_of_the_first_version_learns_to_keep_keys(tmp_path: Path, clock
         assert index.picture_keys([held.id]) == {held.id: KEY}
     finally:
         index.close()
+
+
+FIRST_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE job (
+    id TEXT PRIMARY KEY, job_uuid TEXT NOT NULL UNIQUE, cups_job_id INTEGER NOT NULL, queue TEXT NOT NULL,
+    owner TEXT NOT NULL, submitter TEXT NOT NULL, host TEXT NOT NULL, title TEXT NOT NULL, content_type TEXT NOT NULL,
+    size INTEGER NOT NULL, ticket TEXT NOT NULL, facts TEXT, state TEXT NOT NULL, sentence TEXT NOT NULL,
+    created INTEGER NOT NULL, expires INTEGER NOT NULL, direct_printer TEXT NOT NULL, claim_code TEXT NOT NULL,
+    generation INTEGER NOT NULL, own_key TEXT NOT NULL, cloud_key TEXT NOT NULL, cloud_slot BLOB NOT NULL,
+    vote TEXT NOT NULL, printer TEXT NOT NULL, changed REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX job_by_state ON job (state, expires);
+CREATE TABLE trace (
+    job TEXT NOT NULL, seq INTEGER NOT NULL, at REAL NOT NULL, event TEXT NOT NULL, text TEXT NOT NULL,
+    detail TEXT NOT NULL, PRIMARY KEY (job, seq)
+) WITHOUT ROWID;
+CREATE TABLE outbox (n INTEGER PRIMARY KEY AUTOINCREMENT, report TEXT NOT NULL);
+INSERT INTO meta VALUES ('epoch', '0011223344556677');
+INSERT INTO job VALUES (
+    '00112233445566778899aabbccddeeff', '0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0', 7, 'pullprint', 'ada@example.com',
+    'ada', 'localhost', 'a.pdf', 'application/pdf', 5, '{"copies": 1, "options": []}', NULL, 'held', 'Release it.',
+    1780000000, 1780086400, '', '', 1, '20261121-0123456789ab', 'cloud-1', x'00',
+    '{"promised": 1, "attempts": [{"ballot": 1, "order": "o", "nothing_sent": false}], "lost": false}', '', 1780000000.0
+);
+INSERT INTO trace VALUES ('00112233445566778899aabbccddeeff', 0, 1780000000.0, 'stored', 'Received.', '{}');
+INSERT INTO outbox (report) VALUES ('{"kind":"state"}');
+"""
+"""As the very first version wrote it."""
+
+
+def test_an_index_of_the_very_first_version_is_brought_up_to_date_and_goes_on(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    with sqlite3.connect(tmp_path / "index") as old:
+        old.executescript(FIRST_SCHEMA)
+    old.close()
+    for _ in range(2):
+        index = Index(tmp_path / "index", clock)
+        try:
+            held = index.jobs()[0]
+            assert (held.owner, held.state, held.vote.promised) == ("ada@example.com", State.HELD, 1)
+            assert index.epoch() == "0011223344556677" and not index.rebuilding() and index.outbox(9)[0][0] == 1
+            assert index.note(held.id, STEP).sentence == STEP.text
+        finally:
+            index.close()
+    with sqlite3.connect(tmp_path / "index") as now:
+        assert now.execute("PRAGMA user_version").fetchone() == (len(_UPGRADES),)
+        assert now.execute("SELECT value FROM meta WHERE name = 'schema_by'").fetchone() == (__version__,)
+    now.close()
+
+
+def test_an_upgrade_that_fails_leaves_the_index_as_it_was(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Index(tmp_path / "index", clock).close()
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "pullprint.vault.index._UPGRADES", (*_UPGRADES, "CREATE TABLE more (x); CREATE TABLE more (x);")
+        )
+        with pytest.raises(IndexBroken):
+            Index(tmp_path / "index", clock)
+    with sqlite3.connect(tmp_path / "index") as now:
+        assert now.execute("PRAGMA user_version").fetchone() == (len(_UPGRADES),)
+        assert now.execute("SELECT count(*) FROM sqlite_master WHERE name = 'more'").fetchone() == (0,)
+    now.close()
+    Index(tmp_path / "index", clock).close()
+
+
+def test_the_index_of_a_newer_version_is_refused_by_name_and_left_alone(tmp_path: Path, clock: ManualClock) -> None:
+    Index(tmp_path / "index", clock).close()
+    with sqlite3.connect(tmp_path / "index") as newer:
+        newer.executescript("UPDATE meta SET value = '7.8.9' WHERE name = 'schema_by'; PRAGMA user_version = 99;")
+    newer.close()
+    before = (tmp_path / "index").read_bytes()
+    with pytest.raises(WrittenByNewer, match=r"newer Pullprint \(7\.8\.9\).*Nothing was changed") as refused:
+        Index(tmp_path / "index", clock)
+    assert refused.value.exit_status == 78
+    assert (tmp_path / "index").read_bytes() == before
 
 
 def test_what_is_told_at_once_is_no_more_than_a_slow_line_carries(index: Index) -> None:

@@ -10,6 +10,8 @@ from inspect import cleandoc
 from pullprint.base.text import printable
 
 FIELD_LIMIT = 200
+EX_CONFIG = 78
+"""sysexits.h: a daemon that ends with this ends so again until a person has done something."""
 
 
 class PullprintError(Exception):
@@ -18,6 +20,8 @@ class PullprintError(Exception):
     code = "error"
     """Stable word for programs; part of the API."""
     http_status = 500
+    exit_status = 1
+    """Of a daemon or of an administrator's command that ends because of it."""
 
     def __init__(self, **fields: object) -> None:
         self.fields = {name: printable(str(value), FIELD_LIMIT) for name, value in fields.items()}
@@ -83,8 +87,17 @@ class ConfigError(PullprintError):
     code = "config"
 
 
+class WrittenByNewer(PullprintError):
+    """{what} was written by a newer Pullprint ({version}), and this one ({own}) cannot use it. Install that version or
+    a newer one again, or restore a backup from before the upgrade. Nothing was changed, and held jobs are safe."""
+
+    code = "written-by-newer"
+    http_status = 503
+    exit_status = EX_CONFIG
+
+
 class DaemonAway(PullprintError):
-    """pullprintd does not answer at {path}. Start it with `systemctl start pullprintd`. Held jobs are safe on disk."""
+    """pullprintd does not answer at {path}. Start it with `{command}`. Held jobs are safe on disk."""
 
     code = "daemon-away"
     http_status = 503

@@ -4,12 +4,14 @@ import os
 import tempfile
 from pathlib import Path
 
+from pullprint.base.platform import sync
+
 
 def sync_directory(directory: Path) -> None:
     """Make renames and unlinks in *directory* survive a power cut."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        sync(fd)
     finally:
         os.close(fd)
 
@@ -34,23 +36,26 @@ def write_once(path: Path, data: bytes, mode: int = 0o600) -> None:
     sync_directory(path.parent)
 
 
-def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Write *data* durably under *path* in place of what was there; a crash leaves the one or the other."""
-    _write_beside(path, data, mode).replace(path)
+def replace(path: Path, data: bytes, mode: int = 0o600, group: int = -1) -> None:
+    """Write *data* durably under *path* in place of what was there, for this *group* (-1: the writer's own); a crash
+    leaves the one or the other."""
+    _write_beside(path, data, mode, group).replace(path)
     sync_directory(path.parent)
 
 
-def _write_beside(path: Path, data: bytes, mode: int) -> Path:
+def _write_beside(path: Path, data: bytes, mode: int, group: int = -1) -> Path:
     """A durable file with *data* in *path*'s folder, under a name that nobody else has: two threads may do this at
     once."""
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".new")
     temporary = Path(name)
     try:
         with os.fdopen(fd, "wb") as file:
+            if group != -1:  # which systemd's @privileged would not let a daemon even say
+                os.fchown(file.fileno(), -1, group)
             os.fchmod(file.fileno(), mode)
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
     except BaseException:
         temporary.unlink()
         raise

@@ -177,6 +177,8 @@ class Status:
     uncertain: int
     stored_bytes: int
     unreported: int
+    cloud_version: str
+    config_trouble: str
 
     @classmethod
     def from_json(cls, value: object) -> Self:
@@ -198,6 +200,8 @@ class Status:
             uncertain=f.count("uncertain", 0),
             stored_bytes=f.count("stored_bytes", 0),
             unreported=f.count("unreported", 0),
+            cloud_version=f.text("cloud_version", ""),
+            config_trouble=f.text("config_trouble", ""),
         )
 
 

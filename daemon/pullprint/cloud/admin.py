@@ -4,6 +4,7 @@ import dataclasses
 import getpass
 import json
 import os
+import pwd
 import re
 import secrets
 import sys
@@ -17,13 +18,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pullprint.base import config as config_file
-from pullprint.base import files
+from pullprint.base import files, systemd
 from pullprint.base.clock import SystemClock
+from pullprint.base.config import ConfigFile
 from pullprint.base.errors import BadRequest, ConfigError
-from pullprint.cloud import enrolment, nodes, organisations, printers, signs, sites, tls, users
-from pullprint.cloud.config import DEFAULT_FILE, Settings
-from pullprint.cloud.store import opened
+from pullprint.cloud import (
+    certificates,
+    enrolment,
+    invitations,
+    nodes,
+    organisations,
+    printers,
+    setup,
+    signs,
+    sites,
+    users,
+)
+from pullprint.cloud.certificates import RENEW_DAYS
+from pullprint.cloud.config import ACCOUNT, CERTIFICATES, DEFAULT_FILE, Settings
+from pullprint.cloud.store import Transaction, opened
 
 ConfigOption = Annotated[
     Path | None,
@@ -52,11 +65,21 @@ def add(cli: typer.Typer) -> None:
     cli.add_typer(node_cli, name="node")
     cli.command("join-code")(join_code)
     cli.command("certificate")(certificate)
+    cli.command("setup")(setup.setup)
 
 
 def settings(path: Path | None) -> Settings:
-    """The settings in *path*, or in the default file, or the defaults. Raises ConfigError."""
-    return config_file.load(Settings, path or (DEFAULT_FILE if DEFAULT_FILE.exists() else None))
+    """The settings in *path*, or in the default file, or the defaults. Raises FileBroken."""
+    return config_file(path).read()
+
+
+def config_file(path: Path | None) -> ConfigFile[Settings]:
+    """The configuration in *path*, or else the one of this host."""
+    # Who names a file by hand reads what is wrong with it; and a copy of it would take the place of the host's own.
+    by_hand = Settings().state_dir if path is None else None
+    return ConfigFile(
+        Settings, path or DEFAULT_FILE, optional=path is None, kept_in=systemd.state_directory() or by_hand
+    )
 
 
 def under_systemd() -> bool:
@@ -111,10 +134,18 @@ def user_add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Such as ada@example.com.")],
     *,
     password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read it from standard input.")] = False,
+    invite: Annotated[
+        bool, typer.Option("--invite", help="Show a link instead, with which the user chooses it.")
+    ] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a user; without --password-stdin a password is made up and shown once."""
+    """Make a user; without --password-stdin or --invite a password is made up and shown once."""
+    if invite:
+        if password_stdin:
+            raise BadRequest(reason="--password-stdin and --invite exclude each other")
+        _invite(organisation, name, invitations.HOURS, config, new=True, as_json=as_json)
+        return
     password = _read_password() if password_stdin else _new_password()
     encoded = users.hash_password(password)
     with opened(settings(config).database_url, SystemClock()) as store:
@@ -124,6 +155,19 @@ def user_add(
         _say(json.dumps(shown))
     else:
         _say(f"User {stored} is there." + ("" if password_stdin else f" Password (shown this once): {password}"))
+
+
+@user_cli.command("invite")
+def user_invite(
+    organisation: Organisation,
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    *,
+    hours: Annotated[int, typer.Option(help="How long the link is good.")] = invitations.HOURS,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a link with which a user chooses a password, once; it replaces an older link."""
+    _invite(organisation, name, hours, config, new=False, as_json=as_json)
 
 
 @user_cli.command("password")
@@ -257,41 +301,45 @@ def join_code(
     as_json: JsonOption = False,
 ) -> None:
     """Make a code with which one host may join."""
-    with opened(settings(config).database_url, SystemClock()) as store:
+    chosen = settings(config)
+    with opened(chosen.database_url, SystemClock()) as store:
         code = store.transact(enrolment.new_join_code, organisation, site, minutes, managed=not unmanaged)
     if as_json:
         _say(json.dumps({"code": code, "minutes": minutes}))
     else:
-        _say(f"{code}\nGood for one host, for {minutes} minutes. There: pullprint join https://THIS-CLOUD {code}")
+        url = chosen.public_url or "https://THIS-CLOUD"
+        _say(f"{code}\nGood for one host, for {minutes} minutes. There: pullprint join {url} {code}")
 
 
 def certificate(
-    host: Annotated[list[str], typer.Option(help="A name or address of this server; repeatable.")],
-    out: Annotated[Path, typer.Option(help="Folder for ca.pem, ca.key, server.pem and server.key.")],
+    host: Annotated[list[str] | None, typer.Option(help="A name or address of this server; repeatable.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for ca.pem, ca.key, server.pem and server.key.")] = CERTIFICATES,
+    *,
+    renew: Annotated[
+        bool, typer.Option("--renew", help=f"Only what was made here and has fewer than {RENEW_DAYS} days left.")
+    ] = False,
 ) -> None:
     """Make a private CA and a server certificate by it, for a demo or one office.
 
-    A CA that is in the folder already is used again, so that what trusts it goes on doing so.
+    A CA that is in the folder already is used again, so that what trusts it goes on doing so. A running server takes up
+    the new certificate within a minute.
     """
+    if renew == bool(host):
+        raise BadRequest(reason="it needs either --host or --renew")
     now = SystemClock().now()
+    made = certificates.renewal(out, now) if renew else certificates.private(out, host or [], now)
     try:
         out.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if (out / "ca.pem").exists() and (out / "ca.key").exists():
-            authority = tls.Pair((out / "ca.pem").read_text("ascii"), (out / "ca.key").read_text("ascii"))
-        else:
-            authority = tls.new_authority(f"Pullprint CA {secrets.token_hex(4)}", now)
-        server = tls.new_server(authority, host, now)
-        files.replace(out / "ca.key", authority.key.encode(), 0o600)
-        files.replace(out / "ca.pem", authority.certificate.encode(), 0o644)
-        files.replace(out / "server.key", server.key.encode(), 0o600)
-        files.replace(out / "server.pem", server.certificate.encode(), 0o644)
     except OSError as error:
         raise ConfigError(path=out, reason=error.strerror or "it cannot be written") from error
-    except ValueError as error:
-        raise ConfigError(path=out / "ca.pem", reason="the CA that is there cannot be read") from error
-    _say(
-        f"Made server.pem and server.key in {out}. Hosts and browsers have to trust {out / 'ca.pem'}; keep ca.key safe."
-    )
+    certificates.write(made, _server_group())
+    if not made:
+        _say(f"There is nothing to renew in {out}.")
+    elif renew:
+        _say(f"Renewed {out / 'server.pem'}.")
+    else:
+        trusted = out / "ca.pem"
+        _say(f"Made server.pem and server.key in {out}. Hosts and browsers have to trust {trusted}; keep ca.key safe.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -334,6 +382,32 @@ def _seconds(text: str) -> int:
     if not match:
         raise BadRequest(reason=f"{text} is not a time such as 90m, 24h or 3d")
     return int(match[1]) * _UNITS[match[2]]
+
+
+def _invite(organisation: str, name: str, hours: int, config: Path | None, *, new: bool, as_json: bool) -> None:
+    chosen = settings(config)
+    if not chosen.public_url:
+        raise ConfigError(path=config or DEFAULT_FILE, reason="a link needs public_url, the address that lasts")
+
+    def work(t: Transaction) -> str:
+        if new:
+            users.add(t, organisation, name, users.NO_PASSWORD)
+        return invitations.invite(t, organisation, name, hours)
+
+    with opened(chosen.database_url, SystemClock()) as store:
+        link = invitations.link(chosen.public_url, store.transact(work))
+    if as_json:
+        _say(json.dumps({"user": name.lower(), "link": link, "hours": hours}))
+    else:
+        _say(f"{link}\nGood once, for {hours} hours, for {name.lower()} only: whoever has it chooses the password.")
+
+
+def _server_group() -> int:
+    """The group that reads the server's key: the account's, where root runs this on a server with one."""
+    try:
+        return pwd.getpwnam(ACCOUNT).pw_gid if os.geteuid() == 0 else -1
+    except KeyError:
+        return -1
 
 
 def _read_password() -> str:

@@ -15,7 +15,7 @@ from pullprint.cloud import organisations, tls
 from pullprint.cloud.store import Transaction
 from pullprint.cloud.tables import join_code, node, organisation, site
 from pullprint.model.owner import new_code, tidy_code
-from pullprint.wire import signature
+from pullprint.wire import OLDEST, PROTOCOL, check_protocol, signature
 from pullprint.wire.node import Enrolment, Welcome
 
 MINUTES_LIMIT = 24 * 60
@@ -58,8 +58,9 @@ def new_join_code(t: Transaction, organisation_id: str, site_id: str, minutes: i
 def enrol(t: Transaction, request: Enrolment) -> Welcome:
     """Make (or answer again) the node that *request* describes, whose signature has been checked.
 
-    Raises CodeRefused, NodeRefused, BadRequest.
+    Raises CodeRefused, NodeRefused, BadRequest, ProtocolRefused.
     """
+    check_protocol(request.protocol, OLDEST, PROTOCOL)
     node_id = signature.node_id(request.identity)
     code = t.one(select(join_code).where(join_code.c.code_hash == _hash(tidy_code(request.code))).with_for_update())
     if code is None or code.expires <= t.now or code.node not in ("", node_id):

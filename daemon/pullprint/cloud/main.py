@@ -1,6 +1,7 @@
 """The ``pullprint-cloud`` command: `serve`, and what an administrator does before any page exists."""
 
 import asyncio
+import logging
 import sys
 
 import typer
@@ -26,18 +27,29 @@ def serve(config: ConfigOption = None) -> None:
     """Answer nodes and people, until it is told to stop."""
     from pullprint.cloud import app  # not needed by the other commands, which are quicker without it
 
-    settings = admin.settings(config)
+    file = admin.config_file(config)
+    settings = file.start()
     log.set_up(settings.log_level, journal=admin.under_systemd())
-    asyncio.run(app.serve(settings, SystemClock()))
+    if file.problem:
+        logging.getLogger(__name__).error(file.trouble())
+    asyncio.run(app.serve(settings, SystemClock(), file))
+
+
+@cli.command()
+def check(config: ConfigOption = None) -> None:
+    """Say whether the settings are good, and start nothing; exit status 78 if they are not."""
+    admin.settings(config)
+    sys.stdout.write("The configuration is good.\n")
 
 
 def main() -> None:
-    """The entry point: errors are one sentence and exit status 1, wrong usage is 2."""
+    """The entry point: errors are one sentence and exit status 1, or 78 where another try is no use; wrong usage is
+    2."""
     try:
         cli()
     except PullprintError as error:
         sys.stderr.write(f"pullprint-cloud: {error.sentence}\n")
-        sys.exit(1)
+        sys.exit(error.exit_status)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, delete, func, select, update
 
 from pullprint.base.errors import NotFound
 from pullprint.cloud import organisations
@@ -10,8 +10,9 @@ from pullprint.cloud.bus import count_change
 from pullprint.cloud.store import Transaction
 from pullprint.cloud.tables import inbox, node, nonce
 from pullprint.wire import signature
-from pullprint.wire.node import PartyKey
+from pullprint.wire.node import PARK, PartyKey
 from pullprint.wire.signature import Claim, SignatureRefused
+from pullprint.wire.versions import beside
 
 _FIND = select(
     node.c.id, node.c.organisation, node.c.site, node.c.name, node.c.managed, node.c.identity, node.c.revoked
@@ -39,6 +40,9 @@ class NodeLine:
     name: str
     managed: bool
     version: str
+    """What it ran when it last connected."""
+    behind: str
+    """How that stands to what this cloud runs; see `wire.versions.beside`."""
     joined: float
     seen: float
     revoked: float | None
@@ -102,7 +106,16 @@ def lines(t: Transaction, organisation_id: str) -> list[NodeLine]:
         node.c.seen,
         node.c.revoked,
     ).where(node.c.organisation == organisation_id)
-    return [NodeLine(*row) for row in t.all(query.order_by(node.c.site, node.c.name, node.c.id))]
+    rows = t.all(query.order_by(node.c.site, node.c.name, node.c.id))
+    return [NodeLine(**row._mapping, behind=beside(row.version)) for row in rows]
+
+
+def connected(t: Transaction) -> tuple[int, int]:
+    """How many nodes there are that are not shut out, and how many of them are connected."""
+    there = select(func.count(), func.count().filter(node.c.seen > t.now - 2 * PARK)).where(node.c.revoked.is_(None))
+    row = t.one(there)
+    assert row is not None
+    return row[0], row[1]
 
 
 def revoke(t: Transaction, organisation_id: str, which: str) -> NodeLine:

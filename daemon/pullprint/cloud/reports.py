@@ -1,6 +1,6 @@
 """What nodes report: each event once and in order; of a job's state its node is the authority.
 
-A report that makes no sense (a job of another node, a state that nobody knows) is noted in the log and passed
+A report that makes no sense (a job of another node, a state or a kind that nobody knows) is noted in the log and passed
 over: refusing it would stop everything that the node has to say after it.
 """
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import insert, select, update
 
+from pullprint import __version__
 from pullprint.base.errors import BadRequest
 from pullprint.base.text import printable
 from pullprint.cloud import accounts, jobs, nodes, users
@@ -18,6 +19,7 @@ from pullprint.cloud.store import AnyRow, Transaction
 from pullprint.cloud.tables import holder, job, node, party_key, release, trace
 from pullprint.model.states import State
 from pullprint.vault.parts import PartRefused, unwrap_picture
+from pullprint.wire import OLDEST, PROTOCOL, check_protocol
 from pullprint.wire.node import (
     Differences,
     Events,
@@ -27,6 +29,7 @@ from pullprint.wire.node import (
     Report,
     StateReport,
     TraceReport,
+    UnknownReport,
 )
 
 MISSING_FOR = 60
@@ -68,14 +71,15 @@ def take(t: Transaction, sender: Node, events: Events) -> int:
 
 
 def reconcile(t: Transaction, sender: Node, holdings: Holdings) -> Differences:
-    """Compare what a node holds with what is known of it. Raises BadRequest."""
+    """Compare what a node holds with what is known of it. Raises BadRequest, ProtocolRefused."""
+    check_protocol(holdings.protocol, OLDEST, PROTOCOL)
     if len(holdings.key.public) != 32:
         raise BadRequest(reason="the node's key is not an X25519 key")
     heard = t.one(select(node.c.epoch, node.c.last_event).where(node.c.id == sender.id))
     assert heard is not None
     if heard.epoch == holdings.epoch and holdings.last_event < heard.last_event:
         _log.warning("node %s came back with an old copy of its disk", sender.id)
-        return Differences(report=(), cancelled=(), restored=True, now=t.now)
+        return Differences(report=(), cancelled=(), restored=True, now=t.now, version=__version__)
     if heard.epoch != holdings.epoch:
         # It knows nothing of the orders that it was given before, and refuses them: their time need not be waited for.
         t.run(update(release).where(release.c.node == sender.id, release.c.outcome == "").values(outcome=_FORGOTTEN))
@@ -95,10 +99,13 @@ def reconcile(t: Transaction, sender: Node, holdings: Holdings) -> Differences:
         elif row.ended is None and row.id not in held:
             _missing(t, sender, row)
     unknown = [j for j, state in held.items() if j not in over and (j not in known or known[j].state != state)]
-    return Differences(report=tuple(unknown), cancelled=tuple(sorted(over)), now=t.now)
+    return Differences(report=tuple(unknown), cancelled=tuple(sorted(over)), now=t.now, version=__version__)
 
 
 def _apply(t: Transaction, sender: Node, report: Report) -> None:
+    if isinstance(report, UnknownReport):
+        _log.info("node %s reports something of the kind %s, which is not known here", sender.id, report.kind)
+        return
     if isinstance(report, JobReport):
         _job(t, sender, report)
         return

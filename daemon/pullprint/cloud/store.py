@@ -110,11 +110,14 @@ class Store:
         return await self._in_thread("read", work, *args, **kwargs)
 
     def upgrade(self) -> None:
-        """Bring the schema up to date; blocking. Raises StoreBusy when another process holds it for too long."""
+        """Bring the schema up to date; blocking. Raises ConfigError, WrittenByNewer, and StoreBusy when another process
+        holds it for too long."""
         try:
             upgrade(self.engine)
         except OperationalError as error:
             raise StoreBusy from error
+        except DBAPIError as error:
+            raise ConfigError(path="database", reason="it cannot be opened or is damaged") from error
 
     async def close(self) -> None:
         """Finish what was begun, then let go of the database."""
@@ -159,6 +162,10 @@ def _engine(url: str) -> Engine:
         parsed = make_url(url)
     except ArgumentError as error:
         raise ConfigError(path="database", reason="it is not a database URL") from error
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername not in ("sqlite", "postgresql+psycopg"):
+        raise ConfigError(path="database", reason="it is neither PostgreSQL nor SQLite")
     # Parameters are titles, hashes and keys: none of them may end up in an exception's text, and so in a log.
     if parsed.get_backend_name() == "sqlite":
         if parsed.database and parsed.database != ":memory:":
@@ -229,7 +236,7 @@ def _begin_postgresql(connection: Connection) -> None:
 
 @contextlib.contextmanager
 def opened(url: str, clock: Clock) -> Iterator[Store]:
-    """The store at *url* with its schema up to date, for a command. Raises ConfigError, StoreBusy."""
+    """The store at *url* with its schema up to date, for a command. Raises ConfigError, StoreBusy, WrittenByNewer."""
     store = Store(url, clock)
     try:
         store.upgrade()

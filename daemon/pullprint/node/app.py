@@ -16,8 +16,10 @@ from aiohttp import web
 from pullprint import __version__
 from pullprint.base import systemd
 from pullprint.base.clock import Clock
+from pullprint.base.config import ConfigFile
 from pullprint.base.errors import PullprintError
 from pullprint.base.files import private_directory
+from pullprint.base.platform import launchd_sockets
 from pullprint.node.channel import Channel
 from pullprint.node.client import CloudAway, CloudClient
 from pullprint.node.convert import Converter
@@ -26,7 +28,7 @@ from pullprint.node.doctor import examine
 from pullprint.node.facts import FactCounter
 from pullprint.node.holder import Holder
 from pullprint.node.inquiry import Inquiry
-from pullprint.node.intake import Intake
+from pullprint.node.intake import Intake, IntakeSilent, check_intake
 from pullprint.node.join import join
 from pullprint.node.local import LocalApi
 from pullprint.node.logins import Logins
@@ -45,15 +47,20 @@ HOUSEKEEPING = 60.0
 """Seconds between looks for what has expired."""
 LONGEST_HOLD = 30 * 86_400
 SPOOL = "spool-"
-GRACE = 15.0
-"""Seconds that deliveries under way get when the daemon is told to stop."""
+PATIENCE, DELIVERY_PATIENCE = 300.0, 3_600.0
+"""See `Node._patience`."""
+GRACE = 60.0
+"""Seconds that deliveries under way get when the daemon is told to stop, as it is by every upgrade: longer than most
+documents need, shorter than systemd's unit waits before it kills (TimeoutStopSec)."""
 
 
 class Node:
     """One running pullprintd."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: Clock, config: ConfigFile[Settings]) -> None:
+        """Blocking. *config* is the file that *settings* are from."""
         self._settings = settings
+        self._config = config
         self._clock = clock
         private_directory(settings.state_dir)
         self._keyring = Keyring(settings.state_dir / "keys")
@@ -66,9 +73,10 @@ class Node:
         self._joining = asyncio.Lock()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until *stop*; then let deliveries end, and go."""
+        """Serve until *stop*; then let deliveries end, and go. Raises IntakeSilent."""
         settings = self._settings
-        await self._holder.start(self._site.config.hold if self._site.joined else LONGEST_HOLD)
+        async with systemd.starting("taking stock of the held jobs"):
+            await self._holder.start(self._site.config.hold if self._site.joined else LONGEST_HOLD)
         settings.runtime_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         trust = private_directory(settings.state_dir / "printers")
         with _spool(settings.runtime_dir) as spool:
@@ -76,14 +84,15 @@ class Node:
                 self._holder, self._site, self._identity, self._clock, backend_dir=settings.backend_dir, spool=spool,
                 trust=trust,
             )  # fmt: skip
-            counter = FactCounter(settings.facts_program, self._clock)
+            counter = FactCounter(settings.facts_program, self._clock, service=settings.sandbox_socket)
             intake = Intake(settings, self._holder, self._site, self._identity, counter, self._clock)
-            inherited = systemd.inherited_sockets()
+            inherited = systemd.inherited_sockets() or launchd_sockets("intake", "control")
             api = LocalApi(self, self._holder, self._site, settings.name).app()
             runner = web.AppRunner(api, access_log=None, shutdown_timeout=1.0)
             await runner.setup()
             await web.SockSite(runner, inherited.get("control") or _listen(settings.control_socket)).start()
             listener = inherited.get("intake") or _listen(settings.intake_socket)
+            intake_path = listener.getsockname() if "intake" in inherited else str(settings.intake_socket)
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = [
@@ -92,9 +101,13 @@ class Node:
                         group.create_task(self._keep_house(), name="housekeeping"),
                         group.create_task(Inquiry(self._holder, self._site, self._clock, trust).run(), name="inquiry"),
                     ]
-                    systemd.notify("READY=1")
-                    log.info("pullprintd %s is ready; node %s", __version__, self._identity.node)
-                    await stop.wait()
+                    silent = await _silence(intake_path)
+                    if silent is None:
+                        tasks.append(group.create_task(systemd.beat(self._check, self._patience), name="watchdog"))
+                        systemd.notify("READY=1")
+                        await asyncio.to_thread(self._config.keep)
+                        log.info("pullprintd %s is ready; node %s", __version__, self._identity.node)
+                        await stop.wait()
                     systemd.notify("STOPPING=1")
                     releaser.closing = True
                     await self._finish_deliveries()
@@ -104,6 +117,8 @@ class Node:
                 await runner.cleanup()
                 listener.close()
                 self._holder.close()
+        if silent is not None:
+            raise silent
 
     async def status(self) -> StatusView:
         """How this node is."""
@@ -124,11 +139,14 @@ class Node:
             connected_since=channel.connected_since if channel else 0.0, sentence=sentence,
             held=counts.get("held", 0), unclaimed=counts["unclaimed"], uncertain=counts.get("uncertain", 0),
             stored_bytes=counts["bytes"], unreported=unreported,
+            cloud_version=channel.cloud_version if channel else "",
+            config_trouble=await asyncio.to_thread(self._config.trouble),
         )  # fmt: skip
 
     async def doctor(self) -> list[FindingView]:
         """What is well here, and what is not."""
-        return await examine(self._settings, self._holder, self._site, self._channel)
+        trouble = await asyncio.to_thread(self._config.trouble)
+        return await examine(self._settings, self._holder, self._site, self._channel, trouble)
 
     async def join(self, request: JoinRequest) -> None:
         """Join an organisation; the channel starts by itself."""
@@ -154,7 +172,9 @@ class Node:
             await self._site.changed.wait(ticket)
         member = self._site.membership
         client = CloudClient(member.cloud, member.cloud_authority, member.node, self._identity.key, self._clock)
-        converter = Converter(self._settings.convert_program, self._settings.upload_media, self._clock)
+        converter = Converter(
+            self._settings.convert_program, self._settings.upload_media, self._clock, self._settings.sandbox_socket
+        )
         uploads = Uploads(client, intake, self._keyring, converter)
         async with client, asyncio.TaskGroup() as group:
             self._channel = Channel(client, self._site, self._holder, releaser, uploads, self._clock)
@@ -165,6 +185,31 @@ class Node:
                 DirectQueues(self._holder, self._site, self._channel, self._clock).run(), name="direct queues"
             )
             group.create_task(Watch(self._site, releaser.printers, client, self._clock).run(), name="watch")
+
+    async def _check(self) -> None:
+        """Ask the index, without which the intake can store nothing; the answer is what systemd shows."""
+        counts = await self._holder.read(Index.counts)
+        member, channel = self._site.membership if self._site.member else None, self._channel
+        held, uncertain = counts.get("held", 0), counts.get("uncertain", 0)
+        said = [
+            f"joined to {member.organisation}, {member.site}" if member else "not joined",
+            f"{held} {'job' if held == 1 else 'jobs'} held" + (f", {uncertain} uncertain" if uncertain else ""),
+        ]
+        if member:
+            said.append(f"cloud {'connected' if channel and channel.connected else 'away'}")
+        if self._config.problem:
+            said.append("with the last good configuration")
+        systemd.tell_status("; ".join(said))
+
+    def _patience(self) -> float:
+        """For how many seconds the index may be silent before systemd is to kill this process.
+
+        It is silent because its thread hangs, which a new process puts right, or because the disk does, which no new
+        process puts right: a process that waits for a disk cannot even be killed. A disk that comes back at all does
+        so within the kernel's time-outs and repetitions. And a document that is on its way to a printer would be
+        uncertain for its owner; so while there is one, much more is waited for.
+        """
+        return DELIVERY_PATIENCE if self._holder.busy else PATIENCE
 
     async def _keep_house(self) -> None:
         while True:
@@ -184,6 +229,16 @@ class Node:
                     await self._holder.changes.wait(ticket, 0.1)
 
 
+async def _silence(intake: str) -> IntakeSilent | None:
+    """Why the intake is not there for backends, if so."""
+    try:
+        async with systemd.starting("waiting for the intake"):
+            await check_intake(intake)
+    except IntakeSilent as error:
+        return error
+    return None
+
+
 @contextlib.contextmanager
 def _spool(runtime_dir: Path) -> Iterator[Path]:
     """A folder for what a backend has to spool; what a killed daemon left of such is removed first."""
@@ -197,7 +252,7 @@ def _listen(path: Path) -> socket.socket:
     """A listening Unix socket at *path* that any account may connect to; who it is, the kernel tells."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | getattr(socket, "SOCK_CLOEXEC", 0))
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # Under a private name first, so that there is no moment with the wrong mode.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
     listener.bind(str(temporary))

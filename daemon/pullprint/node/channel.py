@@ -13,6 +13,7 @@ from pullprint.base.backoff import Backoff
 from pullprint.base.checkpoint import checkpoint
 from pullprint.base.clock import Clock
 from pullprint.base.errors import PullprintError
+from pullprint.base.text import printable
 from pullprint.model.states import Event, State, WrongState
 from pullprint.node.client import CloudAway, CloudClient, CloudRefused
 from pullprint.node.holder import Holder
@@ -23,6 +24,7 @@ from pullprint.printers.delivery import Prepared
 from pullprint.vault.index import Index
 from pullprint.vault.parts import seal_picture_key
 from pullprint.vault.record import Record, Step
+from pullprint.wire import PROTOCOL, check_protocol
 from pullprint.wire import node as wire
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,8 @@ class Channel:
         """Seconds since the epoch; 0 while the cloud is away."""
         self.trouble = ""
         """Why it is away, for people."""
+        self.cloud_version = ""
+        """What it runs, as far as it said."""
 
     @property
     def connected(self) -> bool:
@@ -154,13 +158,15 @@ class Channel:
         )
         differences = await self._client.post("/node/v1/reconcile", holdings, wire.Differences)
         self._site.cloud_says(differences.now)
+        self.cloud_version = printable(differences.version, 255)
         return differences
 
     async def configure(self) -> None:
-        """Fetch the configuration now. Raises CloudAway, CloudRefused, StatementRefused."""
+        """Fetch the configuration now. Raises CloudAway, CloudRefused, ProtocolRefused, StatementRefused."""
         signed = await self._client.get("/node/v1/config", wire.SignedConfig)
         if signed is None:
             raise CloudAway(cloud=self._client.host, reason="it has no configuration for this node")
+        check_protocol(PROTOCOL, signed.oldest, signed.protocol)
         self._site.cloud_says(signed.now)
         await self._site.accept(signed.config)
 
@@ -196,6 +202,8 @@ class Channel:
                 self._beside(self._answer(item), "pictures")
             case wire.UploadItem():
                 self._beside(self._uploads.take(item, self._say_all), "upload")
+            case wire.UnknownItem():
+                log.warning("the cloud sent something of the kind %s: this version does not know it", item.kind)
 
     async def carry_out(self, item: wire.OrderItem, prepared: Prepared | None = None) -> None:
         """Release under *item*; a task of its own, so nothing may pass but cancellation."""

@@ -23,7 +23,7 @@ from pullprint.model.job import JOB_ID, Context
 from pullprint.model.owner import new_code
 from pullprint.model.states import ENDED, UNDER_WAY, Event, State
 from pullprint.model.votes import Attempt, Vote, prove_nothing_sent
-from pullprint.vault.header import Header, SealDamaged
+from pullprint.vault.header import Header, SealDamaged, SealNewer
 from pullprint.vault.index import Index, IndexFailed
 from pullprint.vault.keyring import Keyring
 from pullprint.vault.opening import read_header
@@ -56,6 +56,8 @@ class Holder:
         self._clock = clock
         self._epoch = ""
         self._hold = 0
+        self._foreign = False
+        """There are sealed jobs that only a newer version can open; with which keys, only that knows."""
         self._worker = Worker("index")
         self._index = Index(state_dir / "index.sqlite", clock)
         self.reports = Bell()
@@ -84,7 +86,8 @@ class Holder:
         for path in sorted(self.directory.iterdir()):
             if JOB_ID.fullmatch(path.name) and path.name not in known:
                 await self._adopt(path, node, rebuilt=rebuilt)
-        await self.read(Index.rebuilt)
+        if not self._foreign:  # else the newer version, when it is back, must not believe that their votes are known
+            await self.read(Index.rebuilt)
         for record in await self.read(Index.in_states, *UNDER_WAY):
             await self.settle(record.id)
         for record in await self.read(lambda index: index.jobs(ended_since=0)):
@@ -146,6 +149,8 @@ class Holder:
             if record.id not in self.busy:
                 await self.end(record.id, Event.EXPIRE, Step("expired", "It was not released in time and was deleted."))
         await self.read(Index.forget_ended, self._clock.now() - KEEP_ENDED)
+        if self._foreign:
+            return
         used = await self.read(Index.keys_in_use)
         for key in await asyncio.to_thread(self.keyring.destroy_unused, used, self._clock.now()):
             log.info("destroyed day key %s", key)
@@ -200,6 +205,10 @@ class Holder:
             if header.job != path.name:
                 raise SealDamaged(reason="its name is another job's")
             record = self._adopted(header, node, Vote(lost=rebuilt))
+        except SealNewer as error:
+            log.error("%s: %s", path.name, error.sentence)
+            self._foreign = True
+            return
         except SealDamaged as error:
             log.error("%s: %s", path.name, error.sentence)
             await asyncio.to_thread(path.rename, path.with_suffix(".damaged"))

@@ -19,7 +19,7 @@ from urllib.parse import unquote
 from pullprint.base.checkpoint import checkpoint
 from pullprint.base.clock import Clock
 from pullprint.base.errors import PullprintError, TooLarge
-from pullprint.base.peer import peer_uid
+from pullprint.base.platform import peer_uid
 from pullprint.base.text import printable
 from pullprint.model.facts import Facts
 from pullprint.model.job import Context, Submission, new_job_id
@@ -44,6 +44,8 @@ from pullprint.wire.node import CLOUD, PictureReport
 log = logging.getLogger(__name__)
 
 DROP = b"drop\n"
+CHECK, HERE = b"check\n", "here"
+"""What asks whether anybody answers, and the answer."""
 LINE_SECONDS = 10.0
 """For the backend to send its line."""
 ACCEPT_PAUSE = 0.2
@@ -83,6 +85,14 @@ class DiskFull(PullprintError):
     make room."""
 
     code = "disk-full"
+
+
+class IntakeSilent(PullprintError):
+    """Nobody answers at {path}, where CUPS hands over documents; jobs wait in CUPS. Restart pullprintd.socket, then
+    pullprintd."""
+
+    code = "intake-silent"
+    http_status = 503
 
 
 _REFUSED = (TicketRefused, EmptyDocument, TooLarge, AlreadyEnded)
@@ -194,6 +204,8 @@ class Intake:
         if peer_uid(connection) not in self._allowed:
             raise LineRefused(reason="its account may not hand over jobs")
         line = await _receive(connection, fds)
+        if line == CHECK:
+            return HERE
         submission = read_line(line)
         if len(fds) != 1:
             raise LineRefused(reason="it did not pass exactly one document")
@@ -322,6 +334,21 @@ class Intake:
         sealed, cloud = seal_picture(picture, job=job), self._site.config.cloud_key
         wrapped = wrap_picture(sealed.sealed, cloud.public, job=job, key=cloud.key)
         return sealed.key, PictureReport(job=job, cloud_key=cloud.key, picture=wrapped)
+
+
+async def check_intake(path: str) -> None:
+    """Ask at *path*, as a backend would, whether the intake answers. Raises IntakeSilent."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(path)
+        try:
+            writer.write(CHECK)
+            answer = await reader.readline()
+        finally:
+            writer.close()
+    except OSError as error:
+        raise IntakeSilent(path=path) from error
+    if answer.decode("ascii", "replace").rstrip() != HERE:
+        raise IntakeSilent(path=path)
 
 
 async def _receive(connection: socket.socket, fds: list[int]) -> bytes:

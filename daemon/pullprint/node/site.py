@@ -3,16 +3,26 @@
 import asyncio
 import ipaddress
 import json
-from dataclasses import asdict, dataclass
+import logging
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from pullprint import __version__
 from pullprint.base.bell import Bell
 from pullprint.base.clock import Clock
-from pullprint.base.errors import NotFound, PullprintError
+from pullprint.base.errors import EX_CONFIG, NotFound, PullprintError, WrittenByNewer
 from pullprint.base.files import replace
 from pullprint.model import owner
 from pullprint.model.uri import Network
 from pullprint.wire.node import Printer, SiteConfig, verify_config
+
+
+class MembershipBroken(PullprintError):
+    """What this host knows of its organisation, in {path}, cannot be read: {reason}. Held jobs are safe. Restore that
+    file from a backup, or delete it and join again."""
+
+    code = "membership-broken"
+    exit_status = EX_CONFIG
 
 
 class NotJoined(PullprintError):
@@ -20,6 +30,12 @@ class NotJoined(PullprintError):
 
     code = "not-joined"
     http_status = 409
+
+
+FORMAT = 1
+"""Of ``membership.json``; raised when an older version could not do with the fields that it knows."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +70,15 @@ class Site:
         self.changed = Bell()
 
     def load(self) -> None:
-        """Read what was kept. Blocking. Raises what `verify_config` and the files raise."""
+        """Read what was kept. Blocking. Raises MembershipBroken, WrittenByNewer."""
         if self._membership_path.exists():
-            self._membership = Membership(**json.loads(self._membership_path.read_bytes()))
+            self._membership = _read_membership(self._membership_path)
         if self._membership and self._config_path.exists():
-            self._config = verify_config(self._config_path.read_text("ascii"), self.pin, self.membership.node)
+            try:
+                self._config = verify_config(self._config_path.read_text("ascii"), self.pin, self.membership.node)
+            except (PullprintError, OSError, ValueError) as error:
+                # The cloud has it, too: jobs wait in CUPS until it has sent it again.
+                log.error("the site's configuration in %s is fetched anew: %s", self._config_path, error)
 
     @property
     def joined(self) -> bool:
@@ -91,7 +111,7 @@ class Site:
 
     async def join(self, membership: Membership) -> None:
         """Keep *membership* durably."""
-        text = json.dumps(asdict(membership), indent=1)
+        text = json.dumps({"format": FORMAT, "written_by": __version__, **asdict(membership)}, indent=1)
         await asyncio.to_thread(replace, self._membership_path, text.encode())
         self._membership = membership
         self.changed.ring()
@@ -143,3 +163,21 @@ class Site:
             if printer.name.casefold() == wanted:
                 return printer
         raise NotFound(what="printer at this site")
+
+
+def _read_membership(path: Path) -> Membership:
+    try:
+        values = json.loads(path.read_bytes())
+        if int(values.get("format", FORMAT)) > FORMAT:
+            what = f"What this host knows of its organisation, {path},"
+            raise WrittenByNewer(what=what, version=values.get("written_by", "unknown"), own=__version__)
+        known = {field.name: values[field.name] for field in fields(Membership)}
+        if not all(isinstance(value, str) for value in known.values()) or len(bytes.fromhex(known["order_pin"])) != 32:
+            raise ValueError("a field has the wrong form")
+    except KeyError as error:
+        raise MembershipBroken(path=path, reason=f"it lacks {error.args[0]}") from error
+    except OSError as error:
+        raise MembershipBroken(path=path, reason=error.strerror or "it cannot be read") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise MembershipBroken(path=path, reason="it is damaged") from error
+    return Membership(**known)

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 from pullprint.base.errors import PullprintError, TooLarge
+from pullprint.base.platform import memory_file
 from pullprint.base.text import printable
 from pullprint.model.job import TITLE_LIMIT, UNTITLED, Submission
 from pullprint.model.ticket import Ticket
@@ -113,7 +114,7 @@ class Uploads:
 
     async def _hold(self, item: UploadItem) -> Record:
         private = await asyncio.to_thread(self._keyring.private, item.key)
-        document = os.memfd_create("upload", os.MFD_CLOEXEC)
+        document = memory_file("upload")
         try:
             async with (
                 self._client.stream(f"/node/v1/uploads/{item.upload}", IDLE, TOTAL) as sealed,

@@ -73,6 +73,13 @@ class SealDamaged(PullprintError):
     code = "seal-damaged"
 
 
+class SealNewer(SealDamaged):
+    """This job was sealed by a newer Pullprint (format {version}), and this version cannot open it. It is kept as it
+    is: install the newer version again to print it."""
+
+    code = "seal-newer"
+
+
 @dataclass(frozen=True, slots=True)
 class Slot:
     """One party's sealed key part."""
@@ -168,10 +175,12 @@ def payload_length(size: int) -> int:
 
 
 def read_length(start: bytes) -> int:
-    """The header's length from its first 16 bytes. Raises SealDamaged."""
+    """The header's length from its first 16 bytes. Raises SealDamaged, SealNewer."""
     if len(start) < 16 or start[:8] != MAGIC:
         raise SealDamaged(reason="it does not begin like a sealed job")
     version, chunk, length = struct.unpack(">HHI", start[8:16])
+    if version > VERSION:
+        raise SealNewer(version=version)
     if version != VERSION or chunk != CHUNK_KIB:
         raise SealDamaged(reason=f"it is of version {version}, which this program cannot read")
     if not _FIXED.size + MAC_SIZE + SIGNATURE_SIZE < length <= HEADER_LIMIT:

@@ -14,8 +14,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from pullprint import __version__
 from pullprint.base.clock import Clock
-from pullprint.base.errors import NotFound, PullprintError
+from pullprint.base.errors import NotFound, PullprintError, WrittenByNewer
 from pullprint.model.facts import Facts
 from pullprint.model.states import ENDED, UNDER_WAY, Event, State, follow
 from pullprint.model.ticket import Ticket
@@ -24,7 +25,9 @@ from pullprint.vault.record import Record, Step, TracedStep
 from pullprint.wire import node as wire
 from pullprint.wire.types import ticket_to_dict
 
-_SCHEMA = """
+# fullfsync is for macOS, whose fsync(2) leaves what is written in the drive's memory; others take no notice.
+_DURABLE = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA fullfsync=ON; PRAGMA checkpoint_fullfsync=ON;"
+_SCHEMA_1 = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS job (
     id TEXT PRIMARY KEY, job_uuid TEXT NOT NULL UNIQUE, cups_job_id INTEGER NOT NULL, queue TEXT NOT NULL,
@@ -43,6 +46,9 @@ CREATE TABLE IF NOT EXISTS trace (
 CREATE TABLE IF NOT EXISTS picture (job TEXT PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS outbox (n INTEGER PRIMARY KEY AUTOINCREMENT, report TEXT NOT NULL);
 """
+_UPGRADES = (_SCHEMA_1,)
+"""What brings an index from each schema to the next. Those from before schemas were numbered (PRAGMA user_version is 0)
+may lack the tables that came last, and have nothing else different. What is here is never changed, only added to."""
 _COLUMNS = (
     "id, job_uuid, cups_job_id, queue, owner, submitter, host, title, content_type, size, ticket, facts, state, "
     "sentence, created, expires, direct_printer, claim_code, generation, own_key, cloud_key, cloud_slot, vote, "
@@ -79,17 +85,17 @@ class Index:
     """The jobs of one node."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
-        """Open or make the index at *path*. Raises IndexBroken."""
+        """Open or make the index at *path*. Raises IndexBroken, WrittenByNewer."""
         self._clock = clock
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
             raise IndexBroken(path=path, reason=error) from error
         try:
+            self._refuse_newer(path)
             path.chmod(0o600)
-            self._db.executescript(
-                "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON;" + _SCHEMA
-            )
+            self._db.executescript(_DURABLE + "PRAGMA secure_delete=ON;")
+            self._upgrade()
             if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                 raise IndexBroken(path=path, reason="it is damaged")
             with self._transaction():
@@ -102,6 +108,23 @@ class Index:
         except BaseException:
             self._db.close()
             raise
+
+    def _refuse_newer(self, path: Path) -> None:
+        """Only reads. Raises WrittenByNewer."""
+        (schema,) = self._db.execute("PRAGMA user_version").fetchone()
+        if schema > len(_UPGRADES):
+            row = self._db.execute("SELECT value FROM meta WHERE name = 'schema_by'").fetchone()
+            raise WrittenByNewer(
+                what=f"The index of held jobs, {path},", version=row[0] if row else f"schema {schema}", own=__version__
+            )
+
+    def _upgrade(self) -> None:
+        """Bring the schema up to date, one version in one transaction."""
+        (schema,) = self._db.execute("PRAGMA user_version").fetchone()
+        for number, script in enumerate(_UPGRADES[schema:], schema + 1):
+            # Not as a parameter, which executescript does not take; the version is our own.
+            made_by = f"INSERT OR REPLACE INTO meta VALUES ('schema_by', '{__version__}');"
+            self._db.executescript(f"BEGIN IMMEDIATE; {script} {made_by} PRAGMA user_version = {number}; COMMIT;")
 
     def close(self) -> None:
         """Let go of the file."""

@@ -9,11 +9,12 @@ import json
 import re
 
 from pullprint.base.errors import PullprintError
+from pullprint.base.platform import INTAKE_SOCKET
 from pullprint.base.text import printable
 from pullprint.model.job import CONTENT_TYPE, JOB_UUID, TITLE_LIMIT, UNTITLED, Submission
 from pullprint.model.ticket import Ticket
 
-SOCKET = "/run/pullprint/intake.sock"
+SOCKET = INTAKE_SOCKET
 LINE_LIMIT = 1 << 18
 """Bytes of the line, its newline included."""
 ANSWER_LIMIT = 4_096

@@ -22,7 +22,9 @@ request                               answer                who
 ``{id}`` may be the beginning of a job id, if it is unique among the caller's jobs.
 """
 
-SOCKET = "/run/pullprint/control.sock"
+from pullprint.base.platform import CONTROL_SOCKET
+
+SOCKET = CONTROL_SOCKET
 BODY_LIMIT = 1 << 20
 ANSWER_LIMIT = 16 << 20
 WAIT_LIMIT = 25.0

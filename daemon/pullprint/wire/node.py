@@ -25,11 +25,12 @@ client is the node; its signature authenticates it.
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field, Tag
 
-from pullprint.wire import PROTOCOL, jws
+from pullprint.wire import OLDEST, PROTOCOL, jws
 from pullprint.wire.order import Ballot
 from pullprint.wire.types import (
+    UNKNOWN,
     Blob,
     Count,
     Id,
@@ -42,6 +43,7 @@ from pullprint.wire.types import (
     Text,
     WireFacts,
     WireTicket,
+    by_kind,
 )
 from pullprint.wire.views import CapabilitiesView
 
@@ -135,6 +137,9 @@ class SignedConfig(Message):
     config: Annotated[str, Field(max_length=CONFIG_LIMIT)]
     now: float
     """The cloud's clock, seconds since the epoch."""
+    protocol: int = PROTOCOL
+    oldest: int = OLDEST
+    """The cloud speaks every version of the protocol from this one on."""
 
 
 class JobReport(Message):
@@ -215,12 +220,19 @@ class PictureReport(Message):
     picture: Blob
 
 
+class UnknownReport(Message):
+    """Of a kind that a newer node knows; acknowledged, and no more."""
+
+    kind: Name
+
+
 Report = Annotated[
     Annotated[JobReport, Tag("job")]
     | Annotated[StateReport, Tag("state")]
     | Annotated[TraceReport, Tag("trace")]
-    | Annotated[PictureReport, Tag("picture")],
-    Discriminator("kind"),
+    | Annotated[PictureReport, Tag("picture")]
+    | Annotated[UnknownReport, Tag(UNKNOWN)],
+    by_kind("job", "state", "trace", "picture"),
 ]
 
 
@@ -276,6 +288,8 @@ class Differences(Message):
     """The cloud has heard later events of this epoch than the node knows of: its disk is an old copy, and what it
     remembers of its votes is worth nothing. Take a new epoch, then reconcile again."""
     now: float
+    version: Annotated[str, Field(max_length=255)] = ""
+    """Of the cloud's software, for people."""
 
 
 class Ask(Message):
@@ -358,6 +372,13 @@ class UploadItem(Message):
     size: Count
 
 
+class UnknownItem(Message):
+    """Of a kind that a newer cloud knows; acknowledged, and no more."""
+
+    kind: Name
+    seq: Count
+
+
 Item = Annotated[
     Annotated[OrderItem, Tag("order")]
     | Annotated[PictureItem, Tag("picture")]
@@ -365,8 +386,9 @@ Item = Annotated[
     | Annotated[CancelItem, Tag("cancel")]
     | Annotated[OwnerItem, Tag("owner")]
     | Annotated[SettleItem, Tag("settle")]
-    | Annotated[ConfigItem, Tag("config")],
-    Discriminator("kind"),
+    | Annotated[ConfigItem, Tag("config")]
+    | Annotated[UnknownItem, Tag(UNKNOWN)],
+    by_kind("order", "picture", "upload", "cancel", "owner", "settle", "config"),
 ]
 
 

@@ -4,7 +4,7 @@ import base64
 import binascii
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, StringConstraints
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainSerializer, PlainValidator, StringConstraints
 
 from pullprint.model.facts import BadFacts, Facts
 from pullprint.model.job import JOB_ID
@@ -17,6 +17,21 @@ class Message(BaseModel):
     """A message: frozen, checked, tolerant of fields from a newer peer."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
+
+
+UNKNOWN = "unknown"
+
+
+def by_kind(*known: str) -> Discriminator:
+    """Tells the members of a union by their ``kind``; one that is not *known* is the member tagged `UNKNOWN`."""
+
+    def tag(value: object) -> str | None:
+        kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+        if not isinstance(kind, str):
+            return None
+        return kind if kind in known else UNKNOWN
+
+    return Discriminator(tag)
 
 
 def _bytes_from_text(value: object) -> bytes:

@@ -133,6 +133,10 @@ class StatusView(Message):
     stored_bytes: Count = 0
     unreported: Count = 0
     """Events that the cloud has not acknowledged yet."""
+    cloud_version: str = ""
+    """What the cloud runs, as it said at the last connect."""
+    config_trouble: str = ""
+    """What is the matter with the configuration file; empty when nothing is."""
 
 
 class JoinRequest(Message):
