@@ -5,13 +5,16 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pullprint import __version__
+from pullprint.base.platform import QUEUE_DESCRIPTION
 from pullprint.base.text import printable
+from pullprint.printers.cups_settings import CONFIGURATION
 from pullprint.wire.local import SOCKET
 
-_JOB = re.compile(r"[0-9a-f]{1,32}")
+JOB = re.compile(r"[0-9a-f]{1,32}")
+"""A job id, or the beginning of one."""
 _SEVERAL_JOBS = frozenset({"release", "cancel"})
 _OPTION = re.compile(r"[A-Za-z0-9_.-]{1,255}")
 _SIDES = {"one": "one-sided", "long": "two-sided-long-edge", "short": "two-sided-short-edge"}
@@ -46,7 +49,7 @@ class _Parser(argparse.ArgumentParser):
 
 def job_id(text: str) -> str:
     """The beginning of a job id, or all of it."""
-    if not _JOB.fullmatch(text.lower()):
+    if not JOB.fullmatch(text.lower()):
         raise argparse.ArgumentTypeError(
             f"{printable(text, 40)} is not the beginning of a job id; see `pullprint jobs`"
         )
@@ -135,7 +138,15 @@ def parser() -> argparse.ArgumentParser:
     trace.add_argument("-f", "--follow", action="store_true", help="go on until the job has ended")
     command("printers", "list the printers of this site")
     command("status", "tell how this host and its way to the cloud are")
-    command("doctor", "look for what is wrong with printing on this host")
+    doctor = command(
+        "doctor",
+        "look for what is wrong with printing on this host",
+        "  pullprint doctor\n  sudo pullprint doctor --repair\n",
+    )
+    doctor.add_argument("--repair", action="store_true", help="put right what in CUPS's settings leaves documents "
+                        "readable or loses jobs (root); asks first")  # fmt: skip
+    _add_cups(doctor, "--yes", "--cups-conf")
+    _add_queue(commands, common)
     login = command(
         "login",
         "say on the page that your account on this host is you",
@@ -144,14 +155,59 @@ def parser() -> argparse.ArgumentParser:
     login.add_argument("--qr", action="store_true", help="the QR code also where standard output is not a terminal")
     join = command(
         "join",
-        "make this host a node of an organisation (root)",
+        "make this host a node of an organisation, and ready to print (root)",
         "  sudo pullprint join https://print.example.com 7KQ2-M9XD\n"
         "  sudo pullprint join https://localhost:8443 7KQ2-M9XD --ca demo-ca.pem\n",
     )
     join.add_argument("cloud", metavar="CLOUD", help="the cloud's address")
     join.add_argument("code", metavar="CODE", help="the join code that an administrator made")
     join.add_argument("--ca", type=Path, metavar="FILE", help="certificate of a private CA, PEM")
+    which = join.add_mutually_exclusive_group()
+    which.add_argument("--queue", default="", metavar="NAME", help="make the hold queue, under this name")
+    which.add_argument("--no-queue", action="store_true", help="make none, and do not ask")
+    _add_cups(join, "--yes", "--cups-conf", "--cups", "--ppd")
     return top
+
+
+def _add_queue(commands: "argparse._SubParsersAction[_Parser]", common: _Parser) -> None:
+    """``queue`` and what can be done with one."""
+    plain = argparse.RawDescriptionHelpFormatter
+    queue = commands.add_parser(
+        "queue",
+        help="make, list or remove queues that print to Pullprint (root)",
+        description="Queues of this host's CUPS that print to Pullprint. Others are never changed.",
+        epilog="examples:\n  sudo pullprint queue add\n  sudo pullprint queue add lobby --printer Lobby\n"
+        "  pullprint queue list\n  sudo pullprint queue remove lobby\n",
+        formatter_class=plain,
+        allow_abbrev=False,
+    )
+    actions = queue.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def action(name: str, summary: str) -> argparse.ArgumentParser:
+        line = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".",
+                                  parents=[common], allow_abbrev=False)  # fmt: skip
+        _add_cups(line, "--cups", "--ppd")
+        return line
+
+    add = action("add", "make a hold queue, or with --printer one that prints there at once (root)")
+    add.add_argument("name", nargs="?", default="", metavar="NAME", help="the queue's name (default: pullprint)")
+    add.add_argument("-P", "--printer", default="", metavar="PRINTER", help="print there at once; see `printers`")
+    add.add_argument("--default", action="store_true", help="make it what lp prints to when no queue is named")
+    action("list", "list the queues that print to Pullprint")
+    remove = action("remove", "remove one of them, in which nothing waits (root)")
+    remove.add_argument("name", metavar="NAME")
+
+
+def _add_cups(line: argparse.ArgumentParser, *options: str) -> None:
+    """Options about CUPS that several commands have. Those without help are for a cupsd that is not the system's."""
+    known: dict[str, dict[str, Any]] = {
+        "--yes": {"action": "store_true", "help": "answer every question by yes"},
+        "--cups": {"default": "", "metavar": "SERVER", "help": "CUPS's socket or host (default: $CUPS_SERVER)"},
+        "--ppd": {"type": Path, "default": QUEUE_DESCRIPTION, "help": argparse.SUPPRESS},
+        "--cups-conf": {"type": Path, "default": CONFIGURATION, "help": argparse.SUPPRESS},
+    }
+    for option in options:
+        line.add_argument(option, **known[option])
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

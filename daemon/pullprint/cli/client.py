@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from pullprint.base.errors import DaemonAway
+from pullprint.base.platform import START_DAEMON
 from pullprint.cli.errors import BrokenAnswer, DaemonSlow, Refused, SocketForbidden
 from pullprint.wire.local import ANSWER_LIMIT
 
@@ -79,7 +80,7 @@ class Client:
             except TimeoutError:
                 raise DaemonSlow(path=self.path, seconds=f"{seconds:g}") from None
             except OSError:
-                raise DaemonAway(path=self.path) from None
+                raise DaemonAway(path=self.path, command=START_DAEMON) from None
             status, data = self._exchange(connection, method, target, body, seconds)
         finally:
             connection.close()

@@ -30,6 +30,11 @@ def main() -> NoReturn:
 def run(argv: Sequence[str]) -> int:
     """Carry out one command line; SystemExit for ``--help``, ``--version`` and bad usage, as argparse does it."""
     forgiving_streams()
+    if argv[:1] == ["__complete"]:
+        from pullprint.cli.completion import complete
+
+        complete(argv[1:])
+        return Exit.DONE
     asked = arguments.parse(argv)
     terminal = Terminal(json=asked.json)
     try:
@@ -73,9 +78,33 @@ def _carry_out(asked: argparse.Namespace, daemon: Daemon, terminal: Terminal) ->
 
             return login(daemon, terminal, qr=asked.qr)
         case "doctor":
+            if asked.repair:
+                from pullprint.cli.repair import repair
+
+                repair(terminal, asked.cups_conf, yes=asked.yes)
             return host.doctor(daemon, terminal)
+        case "queue":
+            from pullprint.cli import queues
+
+            cups = queues.Cups(asked.cups, asked.ppd)
+            if asked.action == "list":
+                return queues.show(terminal, cups)
+            if asked.action == "remove":
+                return queues.remove(terminal, cups, asked.name)
+            return queues.add(daemon, terminal, cups, asked.name, printer=asked.printer, default=asked.default)
         case _:
-            return host.join(daemon, terminal, asked.cloud, asked.code, asked.ca)
+            from pullprint.cli.join import Wish as JoinWish
+            from pullprint.cli.join import join
+            from pullprint.cli.queues import Cups
+
+            return join(
+                daemon,
+                terminal,
+                JoinWish(
+                    cloud=asked.cloud, code=asked.code, authority=asked.ca, queue=asked.queue, no_queue=asked.no_queue,
+                    yes=asked.yes, cups=Cups(asked.cups, asked.ppd), configuration=asked.cups_conf,
+                ),
+            )  # fmt: skip
 
 
 if __name__ == "__main__":

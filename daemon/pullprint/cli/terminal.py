@@ -179,11 +179,14 @@ class Terminal:
                 return int(answer) - 1
         raise Usage(reason="Nothing was chosen, so nothing was done.")
 
-    def confirm(self, question: str) -> bool:
-        """Ask for a yes; anything else is a no."""
-        sys.stderr.write(printable(question, SENTENCE_LIMIT) + " [y/N] ")
+    def confirm(self, question: str, *, default: bool = False) -> bool:
+        """Ask for a yes; anything else is a no, but for an empty line, which is the *default*."""
+        sys.stderr.write(printable(question, SENTENCE_LIMIT) + (" [Y/n] " if default else " [y/N] "))
         sys.stderr.flush()
-        return sys.stdin.readline(64).strip().lower() in {"y", "yes"}
+        answer = sys.stdin.readline(64)
+        if answer == "\n":
+            return default
+        return answer.strip().lower() in {"y", "yes"}
 
     def _console(self, *, stderr: bool = False) -> "Console":
         from rich.console import Console
