@@ -181,7 +181,7 @@ WORDS = [
     ('pullprint release -P "My A', ["pullprint", "release", "-P", "My Attic"]),
     ("pullprint release --printer=My\\ A", ["pullprint", "release", "--printer=My Attic"]),
     ("pullprint --json jo", ["pullprint", "--json", "jo"]),
-    ("pullprint queue re", ["pullprint", "queue", "remove"]),
+    ("pullprint queue rem", ["pullprint", "queue", "remove"]),
     ("pullprint queue add new -P L", ["pullprint", "queue", "add", "new", "-P", "Lobby"]),
     ("pullprint join https://print.example.com CODE --ca aut",
      ["pullprint", "join", "https://print.example.com", "CODE", "--ca", "authority.pem"]),
@@ -243,7 +243,7 @@ async def test_fish_offers_the_same(daemon: Standin, environment: dict[str, str]
     assert RELEASE_OPTIONS <= set(values(await offered("pullprint release --")))
     assert values(await offered("pullprint release --sides ")) == SIDES
     assert await offered("pullprint release --color=m") == ["--color=mono", "--color=monochrome"]
-    assert values(await offered("pullprint queue ")) == ["add", "list", "remove"]
+    assert values(await offered("pullprint queue ")) == ["add", "list", "remove", "resume"]
     jobs = await offered("pullprint release ")
     assert jobs == [
         "3f2a0001\treport.pdf",

@@ -124,7 +124,7 @@ def test_options_of_all_commands() -> None:
     assert {flag for line in found if line.startswith(".It") for flag in flags(line)} == top
     assert "--json" in {flag for line in found for flag in flags(line)}
     shared = {flag for line in sections("pullprint-cloud.8")[""] if line.startswith(".It") for flag in flags(line)}
-    assert shared == {"--config", "--json", "--help"}
+    assert shared == {"--config", "--json", "--help", "--version"}
 
 
 def test_options_of_the_daemon() -> None:

@@ -3,11 +3,15 @@
 import os
 import re
 import shlex
+import socketserver
 import struct
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,6 +24,8 @@ from tests.rig.processes import wait_until
 
 from pullprint import __version__
 from pullprint.base.clock import SystemClock
+from pullprint.cli import repair as cups_repair
+from pullprint.cli.terminal import Terminal
 from pullprint.node import doctor
 from pullprint.node.channel import Channel
 from pullprint.node.settings import Settings
@@ -156,6 +162,78 @@ def test_a_block_that_somebody_changed_is_made_anew() -> None:
     assert "JobRetryLimit" not in text.partition("# pullprint begin")[2].partition("\n")[2]
     changed = text.replace("PreserveJobFiles No", "PreserveJobFiles Yes")
     assert repaired(changed) == text
+
+
+@pytest.mark.parametrize("blank", [" ", "\t", " \t ", "\v"])
+def test_a_setting_counts_whatever_blank_is_in_it(blank: str) -> None:
+    """cupsFileGetConf takes what isspace(3) does."""
+    text = f"PreserveJobFiles No\n{blank}PreserveJobFiles{blank}Yes{blank}\n"
+    assert parse_configuration(text) == {"preservejobfiles": "Yes"}
+    assert "PreserveJobFiles" in {rule.name for rule in wrong(text)} - {rule.name for rule in wrong(repaired(text))}
+
+
+class Sink:
+    """A printer that takes its time, and keeps what each connection brought."""
+
+    def __init__(self) -> None:
+        self.slow = True
+        self.got: list[int] = []
+        self._listener = socketserver.ThreadingTCPServer(("127.0.0.1", 0), self._take)
+        self._listener.daemon_threads = True
+        self.port = self._listener.server_address[1]
+        threading.Thread(target=self._listener.serve_forever, daemon=True).start()
+
+    def _take(self, connection: Any, *_: object) -> None:
+        number = len(self.got)
+        self.got.append(0)
+        while data := connection.recv(65_536):
+            self.got[number] += len(data)
+            time.sleep(0.02 if self.slow else 0)
+
+    def close(self) -> None:
+        self._listener.shutdown()
+        self._listener.server_close()
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_what_is_printed_meanwhile_is_not_cut_off(
+    patient: bool, cups: PrivateCups, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """cupsd, when it ends, stops what it prints, and then prints it from the start."""
+    restarts: list[dict[int, str]] = []
+
+    def restart() -> str:
+        restarts.append(cups.job_states())
+        cups.restart()
+        return ""
+
+    monkeypatch.setattr(cups_repair, "CONFIGURATION", configuration(cups))
+    monkeypatch.setattr(cups_repair, "BOOTED", tmp_path)
+    monkeypatch.setattr(cups_repair, "LOCAL", cups.socket)
+    monkeypatch.setattr(cups_repair, "IDLE_SECONDS", 60.0 if patient else 1.0)
+    monkeypatch.setattr(cups_repair, "_restarted", restart)
+    monkeypatch.setenv("CUPS_SERVER", "/nonexistent")
+    sink = Sink()
+    try:
+        cups.add_queue("paper", f"socket://127.0.0.1:{sink.port}")
+        size = 4_000_000 if patient else 30_000_000
+        job = cups.lp("paper", b"A" * size)
+        wait_until("printing", lambda: sum(sink.got) > 0)
+        cups_repair.repair(Terminal(json=False), configuration(cups), yes=True)
+        assert wrong(configuration(cups).read_text()) == []
+        told = capsys.readouterr()
+        assert "Waiting for what is being printed: paper" in told.err
+        if patient:
+            assert restarts == [{job: "completed"}] and "and cupsd restarted" in told.out
+        else:
+            assert restarts == [] and "`sudo systemctl restart cups`" in told.out and "does not know it yet" in told.out
+            assert cups.job_states() == {job: "processing"}
+        sink.slow = False
+        assert cups.wait_job(job) == "completed"
+        assert sink.got == [size]
+    finally:
+        sink.close()
 
 
 async def test_queues_that_lose_or_hold_up_jobs_are_put_right_by_the_advice(cups: PrivateCups) -> None:

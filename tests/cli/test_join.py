@@ -1,5 +1,7 @@
 """``pullprint join`` with a real pullprintd and a real cloud: what goes wrong is told, and leaves everything as it was."""
 
+import asyncio
+import errno
 import hashlib
 import json
 import os
@@ -25,8 +27,11 @@ from tests.rig.cups import PPD, PrivateCups
 from tests.rig.office import ORGANISATION, SITE, Cloud, CommandFailed, Node, cups_paths
 from tests.rig.processes import free_port
 
+from pullprint.base import files
+from pullprint.base.clock import SystemClock
+from pullprint.base.files import sync_directory
 from pullprint.node.client import ClockWrong
-from pullprint.node.join import join
+from pullprint.node.join import CannotKeep, join
 from pullprint.node.settings import Settings
 from pullprint.node.site import Site
 from pullprint.vault.keyring import Keyring
@@ -255,6 +260,57 @@ async def test_a_clock_that_is_hours_off(cloud: Cloud, tmp_path: Path) -> None:
     here, there = (datetime.fromisoformat(refused.value.fields[word]) for word in ("here", "there"))
     assert abs((here - there).total_seconds() - clock.shift) <= 60
     assert sorted(tmp_path.rglob("*")) == before and not site.member
+
+
+async def test_keys_stay_where_the_membership_may_have_come(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A membership without its keys would be a host that can neither work nor join."""
+    renamed = threading.Event()
+
+    def fails_once(folder: Path) -> None:
+        if folder == tmp_path and not renamed.is_set():
+            renamed.set()
+            raise OSError(errno.EIO, "Input/output error")
+        sync_directory(folder)
+
+    monkeypatch.setattr(files, "sync_directory", fails_once)
+    clock = SystemClock()
+    keyring, site = Keyring(tmp_path / "keys"), Site(tmp_path, clock)
+    identity, settings = keyring.identity(), Settings(name="worn", state_dir=tmp_path)
+    request = JoinRequest(cloud=cloud.url, code=code(cloud), authority=cloud.authority.read_text())
+    with pytest.raises(CannotKeep, match="Input/output error"):
+        await join(request, settings, keyring, identity, site, clock)
+    kept = {path: path.read_bytes() for path in (tmp_path / "keys").iterdir()}
+    assert (tmp_path / "keys" / "mesh.pem") in kept and (tmp_path / "membership.json").exists()
+    await join(request, settings, keyring, identity, site, clock)
+    assert site.member and {path: path.read_bytes() for path in (tmp_path / "keys").iterdir()} == kept
+
+
+async def test_keys_stay_when_nobody_waits_for_the_membership_any_more(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, go_on, written = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(path: Path, data: bytes) -> None:
+        writing.set()
+        assert go_on.wait(30)
+        files.replace(path, data)
+        written.set()
+
+    monkeypatch.setattr("pullprint.node.site.replace", slow)
+    clock = SystemClock()
+    keyring, site = Keyring(tmp_path / "keys"), Site(tmp_path, clock)
+    request = JoinRequest(cloud=cloud.url, code=code(cloud), authority=cloud.authority.read_text())
+    settings = Settings(name="hasty", state_dir=tmp_path)
+    joining = asyncio.create_task(join(request, settings, keyring, keyring.identity(), site, clock))
+    assert await asyncio.to_thread(writing.wait, 30)
+    joining.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await joining
+    go_on.set()
+    assert await asyncio.to_thread(written.wait, 30)
+    assert (tmp_path / "keys" / "mesh.pem").exists() and (tmp_path / "membership.json").exists()
 
 
 @pytest.mark.usefixtures("unchanged")

@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,11 @@ from tests.cli.standin import Standin
 from tests.rig.cups import PPD, PrivateCups
 from tests.rig.processes import wait_until
 
+from pullprint.cli.queues import Cups, CupsAway
+from pullprint.printers.cups_check import Level, check_cups
 from pullprint.wire import views
+
+PDF = b"%PDF-1.4 waits\n"
 
 
 @pytest.fixture(scope="module")
@@ -154,11 +160,58 @@ async def test_a_description_or_backend_that_is_missing_is_named(socket: Path, c
 
 
 async def test_cupsd_that_is_away_is_named_and_no_password_is_asked_for(socket: Path, tmp_path: Path) -> None:
-    for words in (("add",), ("list",), ("remove", "pullprint")):
+    for words in (("add",), ("list",), ("resume",), ("remove", "pullprint")):
         away = await on_pipes(socket, "queue", *words, "--cups", str(tmp_path / "none"), "--ppd", str(PPD))
         assert away.code == 3 and "systemctl start cups" in away.err and "Traceback" not in away.err
     none = await on_pipes(socket, "queue", "list", "--cups", str(tmp_path / "none"), "--json")
     assert json.loads(none.err)["code"] == "cups-away"
+
+
+async def test_what_cups_set_aside_while_the_backend_was_away_is_printed(socket: Path, cups: PrivateCups) -> None:
+    backend = cups.root / "lib" / "backend" / "pullprint"
+    ours = backend.read_text()
+    backend.write_text(f"#!/bin/sh\n[ $# = 0 ] || cat ${{6:+$6}} >{cups.root}/tmp/$PRINTER-$1\n")
+    assert (await queue(socket, cups, "add")).code == (await queue(socket, cups, "add", "büro")).code == 0
+    cups.add_queue("other", "socket://127.0.0.1:9", PPD)
+    broken = cups.lp("pullprint", b"\xff\xd8\xff\xe0\x00\x10JFIF broken" * 20)
+    wait_until("the filter's end", lambda: cups.job_states()[broken] == "stopped")
+    quiet = await queue(socket, cups, "resume")
+    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+    gone = [(backend, backend.with_name("away")), (backend.with_name("socket"), backend.with_name("socket-away"))]
+    for path, away in gone:
+        path.rename(away)
+    jobs = {name: cups.lp(name, PDF) for name in ("pullprint", "büro", "other")}
+    held = int(cups.run("lp", "-d", "pullprint", "-H", "hold", data=PDF).split("-")[1].split()[0])
+    wait_until("CUPS's decision", lambda: {cups.job_states()[job] for job in jobs.values()} == {"stopped"})
+    for path, away in gone:
+        away.rename(path)
+    before = cups.job_states()
+    [told] = [f for f in await check_cups(str(cups.socket)) if "1 document of queue pullprint" in f.what]
+    assert told.level is Level.BAD and "`sudo pullprint queue resume`" in told.advice
+    resumed = await queue(socket, cups, "resume")
+    assert resumed.code == 0 and resumed.out == (
+        f"CUPS tries again what it had set aside: pullprint-{jobs['pullprint']}, büro-{jobs['büro']}.\n"
+    )
+    for name in ("pullprint", "büro"):
+        assert cups.wait_job(jobs[name]) == "completed"
+        assert (cups.root / "tmp" / f"{name}-{jobs[name]}").read_bytes().startswith(b"%PDF")
+    after = cups.job_states()
+    kept = [jobs["other"], held, broken]
+    assert [after[job] for job in kept] == [before[job] for job in kept] == ["stopped", "held", "stopped"]
+    assert json.loads((await queue(socket, cups, "resume", "--json")).out) == []
+    assert not [f for f in await check_cups(str(cups.socket)) if "set aside" in f.what]
+    backend.write_text(ours)
+
+
+async def test_a_cupsd_that_hangs_is_not_waited_for(cups: PrivateCups) -> None:
+    cups.kill(signal.SIGSTOP)
+    try:
+        begin = time.monotonic()
+        with pytest.raises(CupsAway):
+            Cups(str(cups.socket), PPD, seconds=1.0).resume()
+        assert time.monotonic() - begin < 5
+    finally:
+        cups.kill(signal.SIGCONT)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")

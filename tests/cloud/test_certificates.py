@@ -54,6 +54,17 @@ def test_only_what_was_made_here_is_renewed_and_only_in_time(tmp_path: Path) -> 
         certificates.renewal(tmp_path, NOW)
 
 
+@pytest.mark.parametrize(("lost", "left"), [("ca.key", "ca.pem"), ("ca.pem", "ca.key")])
+def test_half_a_ca_is_not_replaced_by_a_new_one(tmp_path: Path, lost: str, left: str) -> None:
+    certificates.write(certificates.private(tmp_path, ["print.example.com"], NOW))
+    (tmp_path / lost).rename(tmp_path / "away")
+    with pytest.raises(certificates.CertificateRefused, match=rf"{left} is there without {lost}.*Nothing was changed"):
+        certificates.private(tmp_path, ["print.example.com"], NOW)
+    (tmp_path / "away").rename(tmp_path / lost)
+    made = certificates.private(tmp_path, ["print.example.com"], NOW)
+    assert [file.path.name for file in made] == ["server.key", "server.pem"]
+
+
 async def test_a_running_server_takes_up_a_new_certificate_and_never_half_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

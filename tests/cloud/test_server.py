@@ -213,10 +213,12 @@ def test_commands_of_a_whole_office(tmp_path: Path) -> None:
     for noun, marker in (("user", "ada@example.com"), ("printer", "Foyer"), ("site", "hq"), ("node", "None yet.")):
         assert marker in command(tmp_path, noun, "list", "acme").stdout
     assert "Attic" not in command(tmp_path, "printer", "list", "acme").stdout
-    again = command(
-        tmp_path, "certificate", "--host", "cloud.example.com", "--host", "192.0.2.9", "--out", str(tmp_path)
-    )
-    assert again.returncode == 0 and (tmp_path / "ca.key").stat().st_mode & 0o777 == 0o600
+    out = tmp_path / "certificates"
+    command(tmp_path, "certificate", "--host", "cloud.example.com", "--host", "192.0.2.9", "--out", str(out))
+    assert (out / "ca.key").stat().st_mode & 0o777 == 0o600
+    (out / "ca.key").unlink()
+    half = command(tmp_path, "certificate", "--host", "cloud.example.com", "--out", str(out), check=False)
+    assert half.returncode == 1 and "ca.pem is there without ca.key" in half.stderr
 
 
 def test_database_is_nobody_elses_to_read_and_has_no_codes_or_passwords(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pty
 import re
 import subprocess
 import time
+import tomllib
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -16,8 +17,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.rig.machine import ACCOUNT, ENVIRONMENT, HOST, PYTHON, Machine
 
 from pullprint.cloud import tls
-from pullprint.cloud.config import Settings
-from pullprint.cloud.setup import _config_file
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a machine")
 
@@ -82,7 +81,7 @@ def test_from_nothing_to_a_page_that_answers(machine: Machine) -> None:
     state = machine.state()
     uid, gid = (int(machine.run("id", flag, ACCOUNT).stdout) for flag in ("-u", "-g"))
     modes = {name: (mode & 0o7777, user, group) for name, (mode, user, group, _) in state.items()}
-    assert modes["etc/pullprint/cloud.toml"] == (0o644, 0, 0)
+    assert modes["etc/pullprint/cloud.toml"] == (0o640, 0, gid)
     assert modes["etc/pullprint/cloud/ca.key"] == (0o600, 0, 0)
     assert modes["etc/pullprint/cloud/server.key"] == (0o640, 0, gid)
     assert modes["lib/pullprint-cloud"] == (0o700, uid, gid)
@@ -158,10 +157,59 @@ def test_other_settings_are_replaced_by_force_only(machine: Machine) -> None:
     refused(machine, "setup", "--url", "https://other.example.com", reason="public_url is not as asked for")
     refused(machine, "setup", "--proxy", reason="proxy is not as asked for")
     refused(machine, "setup", "--database", "postgresql:///x", reason="database is not as asked for")
+    before = kept(machine)
+    assert machine.command("setup", "--force").returncode == 0
+    assert kept(machine) == before, "nothing was named"
     words = [word.replace(HOST, "other.example.com") for word in FLAGS]
     assert machine.command(*words, "--force").returncode == 0
     assert 'public-url = "https://other.example.com"' in (machine.etc / "pullprint/cloud.toml").read_text()
     assert "other.example.com" in _names(machine.etc / "pullprint/cloud/server.pem")
+
+
+def test_force_replaces_what_is_named_and_keeps_every_other_setting(machine: Machine) -> None:
+    machine.service()
+    config, backup = (machine.etc / "pullprint" / name for name in ("cloud.toml", "cloud.toml.before-setup"))
+    config.parent.mkdir()
+    by_hand = "upload_limit_mib = 7  # mine\ndatabase = 'sqlite:////var/lib/pullprint-cloud/mine.sqlite'\n"
+    config.write_text(by_hand)
+    done = machine.command(*FLAGS, "--force")
+    assert (done.returncode, done.stderr) == (0, "")
+    first = settings(config)
+    kept_settings = {"upload-limit-mib": 7, "database": "sqlite:////var/lib/pullprint-cloud/mine.sqlite"}
+    assert first == {"public-url": URL, **kept_settings} and backup.read_text() == by_hand
+    gid = int(machine.run("id", "-g", ACCOUNT).stdout)
+    assert machine.state()["etc/pullprint/cloud.toml"][1:3] == (0, gid)
+    assert machine.state()["etc/pullprint/cloud.toml.before-setup"][0] & 0o7777 == 0o600
+
+    # The port follows its address, unless another was chosen for it.
+    assert machine.command("setup", "--url", f"{URL}:8443", "--force").returncode == 0
+    moved = {"public-url": f"{URL}:8443", "port": 8443, **kept_settings}
+    assert settings(config) == moved
+    machine.run("sh", "-c", "echo 'pullprint-cloud: No.' >/run/broken")
+    refused(machine, "setup", "--proxy", "--force", reason="The server does not start: No.")
+    assert machine.command("setup", "--proxy", "--force").returncode == 0
+    behind = {**moved, "proxy": True, "host": "127.0.0.1", "port": 9265}
+    assert settings(config) == behind
+    assert machine.command("setup", "--url", URL, "--force").returncode == 0
+    assert settings(config) == {**behind, "public-url": URL}
+    assert machine.command("setup", "--listen", "/run/cloud.sock", "--force").returncode == 0
+    assert settings(config) == {**behind, "public-url": URL, "socket": "/run/cloud.sock"}
+    assert machine.command("setup", "--listen", "127.0.0.1:9265", "--force").returncode == 0
+    assert settings(config) == {**behind, "public-url": URL}
+
+    # A certificate for the server itself is the end of the proxy.
+    flags = ("setup", "--certificate", *brought(machine)[:1], "--key", "/etc/their.key")
+    refused(machine, *flags, reason="proxy is not as asked for")
+    refused(machine, *flags, "--listen", "127.0.0.1:1", reason="the proxy's")
+    done = machine.command(*flags, "--force")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert settings(config) == first and "<html" in machine.run("curl", "-sk", URL).stdout
+    config.write_text("nonsense\n")
+    refused(machine, "setup", "--url", f"{URL}:8443", "--force", reason="line 1")
+
+
+def settings(path: Path) -> dict[str, object]:
+    return tomllib.loads(path.read_text())
 
 
 def test_settings_made_by_hand_stay(machine: Machine) -> None:
@@ -343,17 +391,47 @@ def test_behind_a_proxy_it_listens_for_that_alone(machine: Machine) -> None:
     assert machine.command("setup").returncode == 0
 
 
-def test_a_password_of_the_database_is_not_for_everybody() -> None:
-    made = _config_file(Settings(public_url=URL, database="postgresql://ada:secret@db.example.com/pullprint"))
-    assert (made.mode, made.shared) == (0o600, True)
-    assert _config_file(Settings(public_url=URL, database="postgresql://ada@db.example.com/x")).mode == 0o644
-
-
 def test_commands_of_root_leave_nothing_that_the_server_cannot_write(machine: Machine) -> None:
     assert machine.command(*FLAGS).returncode == 0
     assert machine.command("user", "add", "acme", "bob@example.com", "--invite").returncode == 0
-    owners = {user for name, (_, user, _, _) in machine.state().items() if name.startswith("lib/")}
-    assert owners == {int(machine.run("id", "-u", ACCOUNT).stdout)}
+    assert owners(machine) == {int(machine.run("id", "-u", ACCOUNT).stdout)}
+    machine.run("rm", "-r", f"/var/lib/{ACCOUNT}")
+    assert machine.command("organisation", "add", "acme", "Acme Ltd").returncode == 0, "before the server ever ran"
+    assert owners(machine) == {int(machine.run("id", "-u", ACCOUNT).stdout)}
+    machine.run("userdel", ACCOUNT)
+    assert machine.command("organisation", "list").returncode == 0, "its number is enough"
+    machine.run("rm", "-r", f"/var/lib/{ACCOUNT}")
+    assert machine.command("organisation", "add", "acme", "Acme Ltd").returncode == 0
+    assert owners(machine) == {0}, "there is no account to be"
+
+
+def owners(machine: Machine) -> set[int]:
+    return {user for name, (_, user, _, _) in machine.state().items() if name.startswith("lib/")}
+
+
+def test_the_servers_account_cannot_make_root_write_where_it_may_not(machine: Machine) -> None:
+    """All that root does at the database is that account's doing: SQLite follows a link, and makes what it leads to."""
+    assert machine.command(*FLAGS).returncode == 0
+    database = machine.lib / ACCOUNT / "cloud.sqlite"
+    sign = ("printer", "sign", "acme", "P", "--out", "/etc/P.svg")
+    away = machine.lib / ACCOUNT / "away"
+    database.rename(away)
+    database.symlink_to("/etc/cron.d/planted")
+    for words in (("user", "list", "acme"), sign):
+        done = machine.command(*words)
+        assert done.returncode == 1 and "database" in done.stderr, done
+    assert not (machine.etc / "cron.d/planted").exists() and not (machine.etc / "P.svg").exists()
+    database.unlink()
+    away.rename(database)
+    # What a command needs of root it still has: what it reads, and the file that it makes.
+    done = machine.command("user", "add", "acme", "bob", "--password-stdin", "--json", data="correct horse battery\n")
+    assert (done.returncode, done.stdout) == (0, '{"user": "bob"}\n'), done
+    assert machine.command("printer", "add", "acme", "hq", "P", "ipp://192.0.2.9/ipp/print").returncode == 0
+    assert machine.command(*sign).returncode == 0
+    made = (machine.etc / "P.svg").stat()
+    assert (made.st_uid, made.st_gid, made.st_mode & 0o7777) == (0, 0, 0o644)
+    done = machine.command("printer", "sign", "acme", "nowhere", "--out", "/etc/Q.svg")
+    assert done.returncode == 1 and "There is no such printer" in done.stderr
 
 
 def test_a_certificate_made_here_is_renewed_in_its_last_month(machine: Machine) -> None:

@@ -16,6 +16,7 @@ TERMINAL = frozenset(
         "base/config.py", "base/lock.py", "node/doctor.py", "node/main.py", "node/settings.py", "node/join.py",
         "printers/cups_check.py", "cloud/admin.py", "cloud/config.py", "cloud/main.py", "cloud/enrolment.py",
         "cloud/organisations.py", "cloud/tls.py", "cloud/sites.py", "model/owner.py", "cloud/signs.py",
+        "cloud/setup.py", "cloud/system.py", "cloud/certificates.py",
     }
 )  # fmt: skip
 _SENTENCE = re.compile(r"[A-Z{].*[^\s.]\s.*\.")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.rig import office as rig
 from tests.rig.documents import pdf
-from tests.rig.office import REPOSITORY, Answer, CommandFailed, Office
+from tests.rig.office import REPOSITORY, Answer, Office
 from tests.rig.printers import RawPrinter
 from tests.rig.processes import wait_until
 
@@ -58,9 +58,7 @@ def test_an_upload_is_refused_with_a_sentence_and_leaves_nothing(mac: Office) ->
 
 
 def test_the_doctor_speaks_of_macos(mac: Office) -> None:
-    with pytest.raises(CommandFailed) as found:  # our backend is not in this system's CUPS
-        mac.node.pullprint("doctor", "--json")
-    told = found.value.output
+    told = mac.node.pullprint("doctor", "--json")
     assert "macOS has no sandbox" in told and "bubblewrap" not in told
 
 

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from tests.macos.test_platform import paths
 
+from pullprint.node.app import GRACE
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGING = REPOSITORY / "packaging" / "macos"
 HOME = "Library/Pullprint"
@@ -72,7 +74,7 @@ def test_the_job_is_what_the_daemon_expects(job: dict[str, Any], root: Path) -> 
     assert [described["SockPathMode"] for described in job["Sockets"].values()] == [0o666, 0o666]
     assert job["Umask"] == 0o077
     assert job["UserName"] == job["GroupName"] == "_pullprint" and job["KeepAlive"] is True
-    assert job["ExitTimeOut"] > 15, "deliveries get that long to end"
+    assert job["ExitTimeOut"] > GRACE, "deliveries get that long to end"
     [program] = job["ProgramArguments"]
     assert os.access(root / program.lstrip("/"), os.X_OK)
 

@@ -137,18 +137,36 @@ class TestRequests:
         [
             b"\n", b"null\n", b"[]\n", b"{}\n", b'"facts"\n', b"\xff\xfe\n", b"[" * 2_000 + b"\n", request()[:-1],
             request() + b"more", request(options="x" * REQUEST_LIMIT), request(kind="shell"), request(kind=["facts"]),
-            request(kind=None), request(options=None), request(content_type=None), request(limits=None),
-            request(command=["/bin/sh"]), request(options=7), request(options="x" * 256), request(options="a\0b"),
-            request(options="naïve"), request(content_type="a\nb"), request(limits=[]), request(limits={}),
-            request(limits=MOST["facts"] | {"processes": 2}), request(limits=MOST["facts"] | {"memory": 1 << 40}),
-            request(limits=MOST["facts"] | {"files": -1}), request(limits=MOST["facts"] | {"files": True}),
-            request(limits=MOST["facts"] | {"files": "9"}), request(limits=MOST["facts"] | {"files": 9.0}),
-            request(limits=MOST["facts"] | {"root": 1}), request(limits=MOST["office"]),
+            request(kind=None), request(options=None), request(content_type=None), request(options=7),
+            request(options="x" * 256), request(options="a\0b"), request(options="naïve"),
+            request(content_type="a\nb"), request(limits=[]), request(limits=7),
+            request(limits={"files": -1}), request(limits={"files": True}), request(limits={"files": None}),
+            request(limits={"files": "9"}), request(limits={"files": 9.0}), request(limits={"files": float("nan")}),
         ],
     )  # fmt: skip
     def test_others_are_refused(self, line: bytes, program: Path, document: int, said: tuple[int, int]) -> None:
         with Confined(program) as confined:
             assert confined.told(line, [document, said[1]]) == REFUSED
+
+    @pytest.mark.parametrize(
+        ("limits", "given"),
+        [
+            (None, MOST["facts"]), ({}, MOST["facts"]), (MOST["office"], MOST["facts"]), ({"root": 1}, MOST["facts"]),
+            ({"files": 1 << 40, "memory": 1 << 28, "processes": 2}, MOST["facts"] | {"memory": 1 << 28}),
+        ],
+    )  # fmt: skip
+    def test_a_daemon_of_another_version_is_served_and_gets_no_more(
+        self, limits: dict[str, int] | None, given: dict[str, int], document: int, said: tuple[int, int],
+        program: Path,
+    ) -> None:  # fmt: skip
+        program.write_text(
+            "import resource as r\nfor n in (r.RLIMIT_CPU, r.RLIMIT_AS, r.RLIMIT_FSIZE, r.RLIMIT_NPROC, r.RLIMIT_NOFILE):"
+            "\n    print(r.getrlimit(n)[0])\n"
+        )
+        with Confined(program) as confined:
+            asked = request(limits=limits, command=["/bin/sh"], from_the_future={"a": [1]})
+            assert confined.told(asked, [document, said[1]]) == STARTED + b"0\n"
+        assert list(map(int, os.read(said[0], 4096).split())) == list(given.values())
 
     def test_descriptors_are_two_and_what_they_should_be(
         self, tmp_path: Path, program: Path, document: int, said: tuple[int, int]

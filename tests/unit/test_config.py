@@ -3,12 +3,12 @@
 import logging
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from pullprint.base.config import ConfigFile, FileBroken, NoLastGood, from_values, load
+from pullprint.base.config import PLACE, ConfigFile, FileBroken, NoLastGood, OtherPlace, from_values, load
 from pullprint.cloud.config import Settings as CloudSettings
 from pullprint.node.settings import Settings as NodeSettings
 
@@ -30,6 +30,7 @@ class _Settings:
     folder: Path | None = None
     limit_mib: int = 1
     inner: _Inner = _Inner()
+    kept_in: Path = field(default=Path("/usual"), metadata=PLACE)
 
     def __post_init__(self) -> None:
         if self.limit_mib < 1:
@@ -222,6 +223,48 @@ def test_without_a_good_one_the_first_broken_file_stops_the_daemon(path: Path, s
         with pytest.raises(FileBroken, match="line 1"):
             started(path, kept_in)
     assert os.listdir(state) == []
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ('kept-in = "/a"', 'kept_in = "/b"\nname = 7'), ('kept_in = "/a"', "name = 7"), ("", 'kept_in = "/a"\nname = 7'),
+        ('kept_in = "/a"', "kept_in = 7"), ('kept_in = "/a"', 'kept_in = "/a"\nkept-in = "/a"'),
+        ('kept_in = "/a"', 'name = 7\n[inner]\nkept_in = "/a"'),
+    ],
+)  # fmt: skip
+def test_the_last_good_one_never_leads_to_another_place(path: Path, state: Path, good: str, bad: str) -> None:
+    """What is acknowledged there would be gone once the slip is mended."""
+    path.write_text(good)
+    started(path, state)
+    path.write_text(bad)
+    with pytest.raises(OtherPlace, match=r"line [123]: .*last-good\.toml.*\(kept_in\)") as caught:
+        started(path, state)
+    assert caught.value.exit_status == 78
+
+
+@pytest.mark.parametrize(
+    "bad", ['kept-in = "/a"\nname = 7', 'kept_in = "/b"\nname = ', 'kept_in = "/b"\nname = \udcff']
+)
+def test_where_no_other_place_can_be_told_the_last_good_one_serves(path: Path, state: Path, bad: str) -> None:
+    path.write_text('kept_in = "/a"')
+    started(path, state)
+    path.write_bytes(bad.encode("utf-8", "surrogateescape"))
+    file, settings = started(path, state)
+    assert settings.kept_in == Path("/a") and file.problem
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting"), [(NodeSettings, "state_dir"), (CloudSettings, "state-dir"), (CloudSettings, "database")]
+)
+def test_the_daemons_say_where_they_keep_things(path: Path, state: Path, kind: type, setting: str) -> None:
+    path.write_text(f'{setting} = "/a"')
+    file: ConfigFile[object] = ConfigFile(kind, path, optional=True, kept_in=state)
+    file.start()
+    file.keep()
+    path.write_text(f'{setting} = "/b"\nlog_level = 7')
+    with pytest.raises(OtherPlace, match=setting.replace("-", "_")):
+        ConfigFile(kind, path, optional=True, kept_in=state).start()
 
 
 def test_a_copy_that_cannot_be_kept_stops_nothing(path: Path, state: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -20,6 +20,8 @@ from pullprint.wire.versions import RELEASES
 FOLDERS = [make.FOLDER / version for version in RELEASES]
 _MODULES = {"api": api, "node": node, "order": order, "views": views}
 _OTHERS = ("intake.line", "signed")
+DROPPED: frozenset[tuple[str, str]] = frozenset()
+"""Types and fields that a released version wrote and this one left out on purpose."""
 
 
 def fixtures(folder: Path) -> Iterator[tuple[str, type[Message], dict[str, Any]]]:
@@ -69,7 +71,8 @@ def test_every_message_has_a_fixture_and_every_field_a_value_that_is_not_its_def
 def test_what_that_version_wrote_is_read_and_means_the_same(folder: Path) -> None:
     for name, kind, values in fixtures(folder):
         again = make.written(kind.model_validate_json(json.dumps(values)))
-        assert {field: again[field] for field in values if field in again} == values, name
+        kept = {field: value for field, value in values.items() if (kind.__name__, field) not in DROPPED}
+        assert {field: value for field, value in again.items() if field in kept} == kept, name
     line = (folder / "intake.line.json").read_bytes()
     submission = read_line(json.dumps(json.loads(line)).encode() + b"\n")
     assert (submission.title, submission.ticket.copies) == ("Jahresbericht ☃", 2)

@@ -19,6 +19,9 @@ from pullprint.base.files import replace
 
 FILE_LIMIT = 1 << 20
 LAST_GOOD = "last-good.toml"
+PLACE = types.MappingProxyType({"pullprint.place": True})
+"""Metadata of a field that says where things are kept. A copy never overrules a file in that: what was kept in the one
+place would not be seen in the other."""
 _log = logging.getLogger(__name__)
 _NOTHING_SET = b"# Nothing was set.\n"
 """What is kept of an empty or missing file: a copy without a byte is a damaged one."""
@@ -37,6 +40,11 @@ class FileBroken(ConfigError):
 class NoLastGood(FileBroken):
     """The configuration {path} cannot be used: {reason}. Nor can the copy of the last good one, {copy}: {damage}.
     Defaults are not used in their place. Correct the file and start again; what is held is safe."""
+
+
+class OtherPlace(FileBroken):
+    """The configuration {path} cannot be used: {reason}. Nor is the copy of the last good one, {copy}, for it keeps
+    things elsewhere ({names}). Correct the file and start again; what is held is safe."""
 
 
 class _Mistake(Exception):
@@ -67,13 +75,16 @@ class ConfigFile(Generic[Settings]):
     def start(self) -> Settings:
         """The settings to start with: the file's, or those of the last good one, and then `problem` says why.
 
-        Raises FileBroken, NoLastGood.
+        Raises FileBroken, NoLastGood, OtherPlace.
         """
+        data = b""
         try:
             data = self._data()
             settings = _settings(self._kind, data, self._path)
         except FileBroken as error:
             settings = self._last_good(error)
+            if names := _moved(data, settings):
+                raise OtherPlace(**error.fields, copy=self._copy, names=", ".join(names)) from error
             self.problem = error
         else:
             self._good = data
@@ -140,6 +151,25 @@ def from_values(kind: type[Settings], values: dict[str, Any], path: Path) -> Set
         return _filled(kind, values, ())
     except _Mistake as error:
         raise FileBroken(path=path, reason=error) from error
+
+
+def _moved(data: bytes, settings: object) -> list[str]:
+    """The places that a broken file names otherwise than *settings* do; none where it names no place that can be
+    told."""
+    kind = type(settings)
+    places = [field.name for field in dataclasses.fields(kind) if PLACE.items() <= field.metadata.items()]  # type: ignore[arg-type]
+    try:
+        values = _parsed(data.decode("utf-8")) if data else None
+    except (ValueError, RecursionError):
+        values = None
+    if values is None:
+        return []
+    said = {key: value for key, value in values.items() if key.replace("-", "_") in places}
+    try:
+        named = _filled(kind, said, ())
+    except _Mistake:  # a place that cannot be told either, but was changed
+        return places
+    return [name for name in places if getattr(named, name) != getattr(settings, name)]
 
 
 def _read(path: Path) -> bytes:

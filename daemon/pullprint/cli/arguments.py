@@ -174,10 +174,10 @@ def _add_queue(commands: "argparse._SubParsersAction[_Parser]", common: _Parser)
     plain = argparse.RawDescriptionHelpFormatter
     queue = commands.add_parser(
         "queue",
-        help="make, list or remove queues that print to Pullprint (root)",
+        help="make, list, resume or remove queues that print to Pullprint (root)",
         description="Queues of this host's CUPS that print to Pullprint. Others are never changed.",
         epilog="examples:\n  sudo pullprint queue add\n  sudo pullprint queue add lobby --printer Lobby\n"
-        "  pullprint queue list\n  sudo pullprint queue remove lobby\n",
+        "  pullprint queue list\n  sudo pullprint queue resume\n  sudo pullprint queue remove lobby\n",
         formatter_class=plain,
         allow_abbrev=False,
     )
@@ -194,6 +194,7 @@ def _add_queue(commands: "argparse._SubParsersAction[_Parser]", common: _Parser)
     add.add_argument("-P", "--printer", default="", metavar="PRINTER", help="print there at once; see `printers`")
     add.add_argument("--default", action="store_true", help="make it what lp prints to when no queue is named")
     action("list", "list the queues that print to Pullprint")
+    action("resume", "have CUPS try again what it has set aside in them (root)")
     remove = action("remove", "remove one of them, in which nothing waits (root)")
     remove.add_argument("name", metavar="NAME")
 

@@ -89,6 +89,8 @@ def _carry_out(asked: argparse.Namespace, daemon: Daemon, terminal: Terminal) ->
             cups = queues.Cups(asked.cups, asked.ppd)
             if asked.action == "list":
                 return queues.show(terminal, cups)
+            if asked.action == "resume":
+                return queues.resume(terminal, cups)
             if asked.action == "remove":
                 return queues.remove(terminal, cups, asked.name)
             return queues.add(daemon, terminal, cups, asked.name, printer=asked.printer, default=asked.default)

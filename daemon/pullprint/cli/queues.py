@@ -7,6 +7,7 @@ types them, printers' names from the site's signed inventory.
 import os
 import re
 import subprocess
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,8 @@ NAME_LIMIT = 127
 URI_LIMIT = 1_000
 _NAME = re.compile(r"\w[\w.-]*")
 """Fewer characters than CUPS takes: none that means something to lp, to a shell or in a URI."""
-_AWAY = ("unable to connect", "scheduler is not running", "bad file descriptor", "transport endpoint")
+_AWAY = ("unable to connect", "failed to connect", "scheduler is not running", "bad file descriptor",
+         "transport endpoint")  # fmt: skip
 _FORBIDDEN = ("forbidden", "unauthorized", "not authorized", "not allowed", "password")
 
 
@@ -125,15 +127,36 @@ class Cups:
 
     def queues(self) -> dict[str, str]:
         """The device URI of every queue."""
-        try:
-            said = self._run("lpstat", "-v")
-        except CupsRefused as error:
-            if "No destinations added" in error.fields["reason"]:
-                return {}
-            raise
+        said = self._lpstat("-v")
         # device for NAME: URI; a name may end in a colon, but has no blank.
         lines = (line.removeprefix("device for ").partition(": ") for line in said.splitlines())
         return {name: uri for name, colon, uri in lines if colon}
+
+    def printing(self) -> list[str]:
+        """The queues that have a job on its way to their printer, ours or not."""
+        return re.findall(r"^printer (\S+) now printing ", self._lpstat("-p"), re.MULTILINE)
+
+    def resume(self) -> dict[int, str]:
+        """Have printed what cupsd has set aside of our queues; those jobs and their queues."""
+        ended: list[dict[int, str] | CommandError] = []
+
+        def ask() -> None:
+            from pullprint.printers import cups_jobs
+
+            try:
+                ended.append(cups_jobs.resume(self.server))
+            except cups_jobs.NotResumed as error:
+                ended.append(_refusal(str(error)))
+
+        # libcups waits without end for a cupsd that hangs, and heeds no signal meanwhile.
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        thread.join(self.seconds)
+        if not ended:
+            raise CupsAway(reason=f"nothing came in {self.seconds:g} seconds")
+        if isinstance(ended[0], CommandError):
+            raise ended[0]
+        return ended[0]
 
     def default(self) -> str:
         """The queue that lp(1) prints to when none is named; empty for none."""
@@ -162,6 +185,15 @@ class Cups:
             self._run("cupsaccept", name)
             raise
         self._run("lpadmin", "-x", name)
+
+    def _lpstat(self, option: str) -> str:
+        """What lpstat says of all queues; nothing where there is none."""
+        try:
+            return self._run("lpstat", option)
+        except CupsRefused as error:
+            if "No destinations added" in error.fields["reason"]:
+                return ""
+            raise
 
     def _run(self, *argv: str) -> str:
         # Its English is what `_refusal` reads. Without a terminal of its own it cannot ask for a password.
@@ -249,6 +281,17 @@ def show(terminal: Terminal, cups: Cups) -> Exit:
             for name, uri in ours.items()
         ]
         terminal.table((Column("QUEUE", gives=True), Column("WHAT IT DOES", gives=True), Column("")), rows)
+    return Exit.DONE
+
+
+def resume(terminal: Terminal, cups: Cups) -> Exit:
+    """Have CUPS try again what it has set aside in queues of ours; says nothing where there is nothing."""
+    resumed = cups.resume()
+    if terminal.json:
+        terminal.dump([{"job": f"{queue}-{job}", "queue": queue} for job, queue in resumed.items()])
+    elif resumed:
+        jobs = ", ".join(f"{queue}-{job}" for job, queue in resumed.items())
+        terminal.say(f"CUPS tries again what it had set aside: {jobs}.", "green")
     return Exit.DONE
 
 

@@ -7,12 +7,13 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 from pullprint.base.files import sync_directory
 from pullprint.base.platform import sync
 from pullprint.cli.errors import CommandError, Exit, Usage
-from pullprint.cli.queues import PATH
+from pullprint.cli.queues import PATH, Cups, CupsAway
 from pullprint.cli.terminal import Terminal
 from pullprint.printers.cups_settings import CONFIGURATION, FILE_LIMIT, Rule, repaired, wrong
 
@@ -21,6 +22,10 @@ SECONDS = 60.0
 BACKUP = ".before-pullprint"
 BOOTED = Path("/run/systemd/system")
 """There where systemd runs (sd_booted(3))."""
+LOCAL = Path("/run/cups/cups.sock")
+"""The cupsd of `CONFIGURATION`, whatever $CUPS_SERVER says."""
+IDLE_SECONDS = 60.0
+"""How long a document that is being printed is waited for."""
 
 
 class CannotRepair(CommandError):
@@ -57,7 +62,7 @@ def repair(terminal: Terminal, configuration: Path, *, yes: bool) -> Exit:
         text = _read(configuration)
         writable = os.access(configuration.resolve().parent, os.W_OK)
     except OSError as error:
-        raise CannotRepair(path=configuration, reason=error.strerror, lines="see docs/setup.md") from None
+        raise CannotRepair(path=configuration, reason=error.strerror, lines="see docs/admin.md") from None
     rules = wrong(text)
     if not rules:
         terminal.say(f"The settings in {configuration} are right already.")
@@ -79,6 +84,11 @@ def repair(terminal: Terminal, configuration: Path, *, yes: bool) -> Exit:
         raise CannotRepair(path=configuration, reason=error, lines=lines) from None
     if configuration != CONFIGURATION or not BOOTED.is_dir():
         terminal.say(f"{lines} set in {configuration}; restart its cupsd. The file as it was: {backup}", "green")
+        return Exit.DONE
+    if not _idle(terminal, Cups(str(LOCAL) if LOCAL.exists() else "localhost")):
+        terminal.say(f"{lines} set in {configuration}, but cupsd does not know it yet: what it may be printing "
+                     "would begin again. Later, when `lpstat -p` shows no queue that is printing, run "
+                     f"`sudo systemctl restart cups`. The file as it was: {backup}", "yellow")  # fmt: skip
         return Exit.DONE
     _restart(configuration.resolve(), backup)
     terminal.say(f"{lines} set in {configuration}, and cupsd restarted. The file as it was: {backup}", "green")
@@ -143,6 +153,23 @@ def _try(new: Path, files: Path) -> None:
     if ran.returncode:
         said = (ran.stderr + ran.stdout).decode("utf-8", "replace").strip().splitlines() or ["it does not say why"]
         raise _Unfit(f"`cupsd -t` refuses it: {said[0]}")
+
+
+def _idle(terminal: Terminal, cups: Cups) -> bool:
+    """Wait until no queue of *cups* prints: what cupsd prints when it ends, it later prints again, from the start."""
+    until = time.monotonic() + IDLE_SECONDS
+    try:
+        with terminal.progress() as tell:
+            while printing := cups.printing():
+                if time.monotonic() >= until:
+                    return False
+                tell(f"Waiting for what is being printed: {', '.join(printing)}")
+                time.sleep(0.5)
+    except CupsAway:  # and a restart is what helps
+        return True
+    except CommandError:  # it cannot be known
+        return False
+    return True
 
 
 def _restart(path: Path, backup: Path) -> None:

@@ -8,10 +8,10 @@ import pwd
 import re
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
@@ -32,6 +32,7 @@ from pullprint.cloud import (
     setup,
     signs,
     sites,
+    system,
     users,
 )
 from pullprint.cloud.certificates import RENEW_DAYS
@@ -45,6 +46,9 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
 Organisation = Annotated[str, typer.Argument(metavar="ORG", help="The organisation's short name.")]
 Site = Annotated[str, typer.Argument(metavar="SITE", help="The site's short name.")]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _DURATION = re.compile(r"([0-9]{1,7})([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -94,16 +98,14 @@ def organisation_add(
     config: ConfigOption = None,
 ) -> None:
     """Make an organisation, with fresh keys."""
-    with opened(settings(config).database_url, SystemClock()) as store:
-        store.transact(organisations.add, slug, name)
+    _transact(settings(config), organisations.add, slug, name)
     _say(f"Organisation {slug} is there. Next: pullprint-cloud site add {slug} …")
 
 
 @organisation_cli.command("list")
 def organisation_list(*, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """List organisations."""
-    with opened(settings(config).database_url, SystemClock()) as store:
-        _show(store.transact(organisations.lines), as_json=as_json)
+    _show(_transact(settings(config), organisations.lines), as_json=as_json)
 
 
 @site_cli.command("add")
@@ -116,16 +118,14 @@ def site_add(
     config: ConfigOption = None,
 ) -> None:
     """Make a site."""
-    with opened(settings(config).database_url, SystemClock()) as store:
-        store.transact(sites.add, organisation, slug, network, owner_rule, _seconds(hold))
+    _transact(settings(config), sites.add, organisation, slug, network, owner_rule, _seconds(hold))
     _say(f"Site {slug} is there. Next: pullprint-cloud join-code {organisation} {slug}")
 
 
 @site_cli.command("list")
 def site_list(organisation: Organisation, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """List an organisation's sites."""
-    with opened(settings(config).database_url, SystemClock()) as store:
-        _show(store.transact(sites.lines, organisation), as_json=as_json)
+    _show(_transact(settings(config), sites.lines, organisation), as_json=as_json)
 
 
 @user_cli.command("add")
@@ -148,8 +148,7 @@ def user_add(
         return
     password = _read_password() if password_stdin else _new_password()
     encoded = users.hash_password(password)
-    with opened(settings(config).database_url, SystemClock()) as store:
-        stored = store.transact(users.add, organisation, name, encoded)
+    stored = _transact(settings(config), users.add, organisation, name, encoded)
     shown = {"user": stored} if password_stdin else {"user": stored, "password": password}
     if as_json:
         _say(json.dumps(shown))
@@ -181,8 +180,7 @@ def user_password(
     """Give a user another password, and end their sessions."""
     password = _read_password() if password_stdin else _new_password()
     encoded = users.hash_password(password)
-    with opened(settings(config).database_url, SystemClock()) as store:
-        stored = store.transact(users.set_password, organisation, name, encoded)
+    stored = _transact(settings(config), users.set_password, organisation, name, encoded)
     _say(f"User {stored} has another password." + ("" if password_stdin else f" Shown this once: {password}"))
 
 
@@ -194,16 +192,14 @@ def user_remove(
     config: ConfigOption = None,
 ) -> None:
     """Take a user away; what is held for them expires."""
-    with opened(settings(config).database_url, SystemClock()) as store:
-        stored = store.transact(users.remove, organisation, name)
+    stored = _transact(settings(config), users.remove, organisation, name)
     _say(f"User {stored} is gone, and signed out everywhere.")
 
 
 @user_cli.command("list")
 def user_list(organisation: Organisation, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """List an organisation's users."""
-    with opened(settings(config).database_url, SystemClock()) as store:
-        _show([UserLine(name) for name in store.transact(users.names, organisation)], as_json=as_json)
+    _show([UserLine(name) for name in _transact(settings(config), users.names, organisation)], as_json=as_json)
 
 
 @printer_cli.command("add")
@@ -218,8 +214,7 @@ def printer_add(
     as_json: JsonOption = False,
 ) -> None:
     """Add a printer to a site's inventory."""
-    with opened(settings(config).database_url, SystemClock()) as store:
-        printer_id = store.transact(printers.add, organisation, site, name, uri, place)
+    printer_id = _transact(settings(config), printers.add, organisation, site, name, uri, place)
     _say(
         json.dumps({"id": printer_id, "name": name}) if as_json else f"Printer {name} is there; its id is {printer_id}."
     )
@@ -228,8 +223,7 @@ def printer_add(
 @printer_cli.command("list")
 def printer_list(organisation: Organisation, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """List an organisation's printers."""
-    with opened(settings(config).database_url, SystemClock()) as store:
-        _show(store.transact(printers.lines, organisation), as_json=as_json)
+    _show(_transact(settings(config), printers.lines, organisation), as_json=as_json)
 
 
 @printer_cli.command("remove")
@@ -240,8 +234,7 @@ def printer_remove(
     config: ConfigOption = None,
 ) -> None:
     """Take a printer out of the inventory."""
-    with opened(settings(config).database_url, SystemClock()) as store:
-        store.transact(printers.remove, organisation, site, which)
+    _transact(settings(config), printers.remove, organisation, site, which)
     _say("It is gone; nothing can be released there any more.")
 
 
@@ -259,9 +252,11 @@ def printer_sign(
         raise BadRequest(reason=f"the name of a sign's file ends in .{', .'.join(signs.KINDS)}")
     if not chosen.public_url:
         raise ConfigError(path=config or DEFAULT_FILE, reason="a sign needs public_url, the address that lasts")
-    with opened(chosen.database_url, SystemClock()) as store:
-        printer_id = store.transact(printers.meant, organisation, which)
-        sign = store.transact(signs.sign, organisation, printer_id, chosen.public_url)
+
+    def work(t: Transaction) -> signs.Sign:
+        return signs.sign(t, organisation, printers.meant(t, organisation, which), chosen.public_url)
+
+    sign = _transact(chosen, work)
     made = signs.KINDS[kind][1](sign)
     try:
         files.replace(out, made, 0o644)
@@ -273,8 +268,7 @@ def printer_sign(
 @node_cli.command("list")
 def node_list(organisation: Organisation, *, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """List the hosts that have joined."""
-    with opened(settings(config).database_url, SystemClock()) as store:
-        _show(store.transact(nodes.lines, organisation), as_json=as_json)
+    _show(_transact(settings(config), nodes.lines, organisation), as_json=as_json)
 
 
 @node_cli.command("revoke")
@@ -284,8 +278,7 @@ def node_revoke(
     config: ConfigOption = None,
 ) -> None:
     """Shut a host out: the cloud does not speak to it any more."""
-    with opened(settings(config).database_url, SystemClock()) as store:
-        line = store.transact(nodes.revoke, organisation, which)
+    line = _transact(settings(config), nodes.revoke, organisation, which)
     _say(f"{line.name} ({line.id}) is shut out. Jobs that it holds cannot be released through the cloud.")
 
 
@@ -302,8 +295,7 @@ def join_code(
 ) -> None:
     """Make a code with which one host may join."""
     chosen = settings(config)
-    with opened(chosen.database_url, SystemClock()) as store:
-        code = store.transact(enrolment.new_join_code, organisation, site, minutes, managed=not unmanaged)
+    code = _transact(chosen, enrolment.new_join_code, organisation, site, minutes, managed=not unmanaged)
     if as_json:
         _say(json.dumps({"code": code, "minutes": minutes}))
     else:
@@ -394,12 +386,18 @@ def _invite(organisation: str, name: str, hours: int, config: Path | None, *, ne
             users.add(t, organisation, name, users.NO_PASSWORD)
         return invitations.invite(t, organisation, name, hours)
 
-    with opened(chosen.database_url, SystemClock()) as store:
-        link = invitations.link(chosen.public_url, store.transact(work))
+    link = invitations.link(chosen.public_url, _transact(chosen, work))
     if as_json:
         _say(json.dumps({"user": name.lower(), "link": link, "hours": hours}))
     else:
         _say(f"{link}\nGood once, for {hours} hours, for {name.lower()} only: whoever has it chooses the password.")
+
+
+def _transact(chosen: Settings, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What *work* returned, done in the database by whoever owns that; root's are the files that a command writes
+    otherwise."""
+    with system.as_owner(chosen), opened(chosen.database_url, SystemClock()) as store:
+        return store.transact(work, *args, **kwargs)
 
 
 def _server_group() -> int:

@@ -33,6 +33,10 @@ LOOK_EVERY = 60.0
 FILE_LIMIT = 1 << 20
 
 _DAY = 86_400.0
+_HALF = (
+    "{there} is there without {missing}, and what trusts this CA would not trust a new one. Put {missing} back, or "
+    "move {there} away"
+)
 _log = logging.getLogger(__name__)
 
 
@@ -65,18 +69,22 @@ def write(made: Iterable[File], group: int = -1) -> None:
 
 def private(folder: Path, hosts: Sequence[str], now: float) -> list[File]:
     """A new server certificate for *hosts* by the folder's CA, or a new one. Raises BadRequest, CertificateRefused."""
+    certificate, key = folder / "ca.pem", folder / "ca.key"
+    for there, missing in ((certificate, key), (key, certificate)):
+        if there.exists() and not missing.exists():
+            raise CertificateRefused(path=certificate, reason=_HALF.format(there=there.name, missing=missing.name))
     authority = _authority(folder)
     made = []
     if authority is None:
         authority = tls.new_authority(f"Pullprint CA {secrets.token_hex(4)}", now)
         made = [
-            File(folder / "ca.key", authority.key.encode(), 0o600),
-            File(folder / "ca.pem", authority.certificate.encode(), 0o644),
+            File(key, authority.key.encode(), 0o600),
+            File(certificate, authority.certificate.encode(), 0o644),
         ]
     try:
         server = tls.new_server(authority, hosts, now)
     except ValueError as error:
-        raise CertificateRefused(path=folder / "ca.pem", reason="the CA that is there cannot be read") from error
+        raise CertificateRefused(path=certificate, reason="the CA that is there cannot be read") from error
     return [*made, *_server_files(folder, server.certificate.encode(), server.key.encode())]
 
 
@@ -130,7 +138,7 @@ async def watch(settings: Settings, context: ssl.SSLContext, clock: Clock) -> No
             if stamp != loaded:
                 # First where it harms nothing: half of a new pair would spoil the context that is in use.
                 await asyncio.to_thread(tls.server_context, settings.certificate, settings.key)
-                context.load_cert_chain(settings.certificate, settings.key)
+                await asyncio.to_thread(context.load_cert_chain, settings.certificate, settings.key)
                 loaded = stamp
                 _log.info("%s has been replaced, and is in use", settings.certificate)
             if clock.monotonic() - complained >= _DAY:

@@ -1,9 +1,11 @@
 """The cloud's settings: a TOML file, read once; all of them have a default but the certificate."""
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from pullprint.base.config import PLACE
 
 DEFAULT_FILE = Path("/etc/pullprint/cloud.toml")
 CERTIFICATES = Path("/etc/pullprint/cloud")
@@ -28,8 +30,8 @@ class Settings:
     in X-Forwarded-For is the caller's."""
     socket: Path | None = None
     """A Unix socket for the proxy, instead of `host` and `port`; for whoever is in its group."""
-    state_dir: Path = Path("/var/lib/pullprint-cloud")
-    database: str = ""
+    state_dir: Path = field(default=Path("/var/lib/pullprint-cloud"), metadata=PLACE)
+    database: str = field(default="", metadata=PLACE)
     """An SQLAlchemy URL such as ``postgresql+psycopg://…``; empty: SQLite in `state_dir`."""
     port_file: Path | None = None
     """The port that is listened on is written here once connections are accepted."""

@@ -3,23 +3,35 @@
 import asyncio
 import logging
 import sys
+from typing import Annotated
 
 import typer
 
+from pullprint import __version__
 from pullprint.base import log
 from pullprint.base.clock import SystemClock
 from pullprint.base.errors import PullprintError
 from pullprint.cloud import admin
 from pullprint.cloud.admin import ConfigOption
 
-cli = typer.Typer(
-    name="pullprint-cloud",
-    help="The control plane of Pullprint: users, orders, the web page. It can read no job.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
+cli = typer.Typer(name="pullprint-cloud", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 admin.add(cli)
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"pullprint-cloud {__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def options(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", is_eager=True, callback=_say_version)
+    ] = False,
+) -> None:
+    """The control plane of Pullprint: users, orders, the web page. It can read no job."""
 
 
 @cli.command()

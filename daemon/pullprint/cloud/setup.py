@@ -35,6 +35,7 @@ from pullprint.model import owner
 
 PROXIED = "127.0.0.1:9265"
 """Where the server listens for a reverse proxy."""
+BACKUP = DEFAULT_FILE.with_name(f"{DEFAULT_FILE.name}.before-setup")
 HOLD = 86_400
 CODE_MINUTES = 30
 _VIRTUAL = ("docker", "br-", "veth", "virbr", "lxc", "cni", "podman", "vnet", "tun", "tap", "wg")
@@ -48,7 +49,8 @@ class FlagMissing(PullprintError):
 
 
 class OtherSettings(PullprintError):
-    """{path} is there already and says something else ({reason}). Nothing was changed; --force replaces it."""
+    """{path} is there already and says something else ({reason}). Nothing was changed; --force replaces that setting,
+    and keeps the others."""
 
     code = "other-settings"
 
@@ -115,20 +117,21 @@ def setup(
     """Set this server up: settings, certificate, service, and the first organisation with its site and user."""
     account = system.account()
     ask = Asker(terminal=sys.stdin.isatty(), yes=yes)
-    old = None if force or not DEFAULT_FILE.exists() else config_file.load(Settings, DEFAULT_FILE)
+    old = config_file.load(Settings, DEFAULT_FILE) if DEFAULT_FILE.exists() else None
     url = url or (old.public_url if old else "")
     url = _check_url(ask.text("--url", url, "Address of this server", f"https://{_fqdn()}"))
     if bool(certificate) != bool(key):
         raise FlagMissing(flag="--key" if certificate else "--certificate")
     if old is None and ask.terminal and not (yes or proxy or certificate):
         certificate, key, proxy = _ask_certificate()
-    if certificate and proxy:
+    if certificate and (proxy or listen):
         raise BadRequest(reason="with --proxy the certificate is the proxy's")
-    wanted = _settings(url, proxy=proxy, listen=listen, database=database, old=old)
+    changes = _changes(url, brought=bool(certificate), proxy=proxy, listen=listen, database=database, old=old)
+    wanted = _settings(changes, old, force=force)
     office = None
     if old is None or any((organisation, slug, site, network, owner_rule, user)):
         office = _office(ask, url, organisation, slug, site, network or [], owner_rule, user)
-    new = _certificate_files(wanted, certificate, key, old) + ([] if old else [_config_file(wanted)])
+    new = _certificate_files(wanted, certificate, key, old) + ([] if wanted == old else _config_files(wanted))
     if ask.terminal and not yes:
         _show_plan(wanted, office, new)
         typer.confirm("Go ahead?", default=True, abort=True)
@@ -175,21 +178,36 @@ def _ask_certificate() -> tuple[Path | None, Path | None, bool]:
     return Path(answer), Path(str(typer.prompt("Its key"))), False
 
 
-def _settings(url: str, *, proxy: bool, listen: str, database: str, old: Settings | None) -> Settings:
-    """What cloud.toml is to say, or what it says already. Raises BadRequest, OtherSettings."""
+def _changes(
+    url: str, *, brought: bool, proxy: bool, listen: str, database: str, old: Settings | None
+) -> dict[str, Any]:
+    """The settings that were named, and those that follow from them. Raises BadRequest."""
     changes: dict[str, Any] = {"public_url": url}
     if proxy or listen:
         changes |= {"proxy": True} | _listen(listen or (_listens(old) if old and old.proxy else PROXIED))
-    elif old is None:
-        changes["port"] = urlsplit(url).port or 443
+    elif old is None or (brought and old.proxy):
+        changes |= {"proxy": False, "socket": None, "host": Settings().host, "port": _port(url)}
+    elif not old.proxy and old.port == _port(old.public_url):
+        changes["port"] = _port(url)
+    if brought:
+        changes |= {"certificate": CERTIFICATES / "server.pem", "key": CERTIFICATES / "server.key"}
     if database:
         changes["database"] = database
+    return changes
+
+
+def _port(url: str) -> int:
+    return urlsplit(url).port or 443
+
+
+def _settings(changes: dict[str, Any], old: Settings | None, *, force: bool) -> Settings:
+    """What cloud.toml is to say, or what it says already. Raises BadRequest, OtherSettings."""
     try:
         wanted = dataclasses.replace(old or Settings(), **changes)
     except ValueError as error:
         raise BadRequest(reason=error) from error
     for name in changes:
-        if old and getattr(old, name) != getattr(wanted, name):
+        if old and not force and getattr(old, name) != getattr(wanted, name):
             raise OtherSettings(path=DEFAULT_FILE, reason=f"{name} is not as asked for")
     return wanted
 
@@ -206,10 +224,11 @@ def _listen(text: str) -> dict[str, Any]:
     host, _, port = text.rpartition(":")
     if not re.fullmatch("[1-9][0-9]{0,4}", port):
         raise BadRequest(reason=f"{text} is neither an address with a port, such as {PROXIED}, nor a socket's path")
-    return {"host": host.strip("[]") or "127.0.0.1", "port": int(port)}
+    return {"socket": None, "host": host.strip("[]") or "127.0.0.1", "port": int(port)}
 
 
-def _config_file(wanted: Settings) -> File:
+def _config_files(wanted: Settings) -> list[File]:
+    """cloud.toml, which may have the database's password in it, and a copy of what it replaces."""
     set_here = {
         field.name.replace("_", "-"): value if isinstance(value, bool | int) else str(value)
         for field in dataclasses.fields(Settings)
@@ -218,26 +237,23 @@ def _config_file(wanted: Settings) -> File:
     lines = "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in set_here.items())
     text = f"# Made by `pullprint-cloud setup`; pullprint-cloud(8) has all settings.\n{lines}"
     assert tomllib.loads(text) == set_here
-    # A password is nobody else's to read.
-    secret = ":" in wanted.database.partition("://")[2].rpartition("@")[0]
-    return File(DEFAULT_FILE, text.encode(), 0o600 if secret else 0o644, shared=secret)
+    made = File(DEFAULT_FILE, text.encode(), 0o600, shared=True)
+    return [File(BACKUP, DEFAULT_FILE.read_bytes(), 0o600), made] if DEFAULT_FILE.exists() else [made]
 
 
 def _certificate_files(
     wanted: Settings, certificate: Path | None, key: Path | None, old: Settings | None
 ) -> list[File]:
-    """Raises CertificateRefused, OtherSettings, BadRequest."""
+    """Raises CertificateRefused, BadRequest."""
     if wanted.proxy:
         return []
     host, now = host_of(wanted.public_url), SystemClock().now()
-    elsewhere = wanted.certificate != CERTIFICATES / "server.pem"
+    server = CERTIFICATES / "server.pem"
     if certificate and key:
-        if elsewhere:
-            raise OtherSettings(path=DEFAULT_FILE, reason=f"the certificate is {wanted.certificate}")
         made = certificates.brought(CERTIFICATES, certificate, key, host, now)
         return [file for file in made if not _has(file)]
-    brought = old is not None and not certificates.is_ours(CERTIFICATES)
-    if elsewhere or brought or certificates.serves(CERTIFICATES, host, now):
+    brought = old is not None and server.exists() and not certificates.is_ours(CERTIFICATES)
+    if wanted.certificate != server or brought or certificates.serves(CERTIFICATES, host, now):
         return []
     return certificates.private(CERTIFICATES, [host], now)
 

@@ -1,6 +1,7 @@
 """What `setup` does to this system, each step so that it can be taken back.
 
-Files are root's. What belongs to the server's account is made by a child that has become that account for good.
+Files are root's. What belongs to the server's account is made by a child that has become that account for good; the
+other commands, which have an error and a result of their own each, are that account while they are at the database.
 """
 
 import contextlib
@@ -104,13 +105,17 @@ def state_folder(undo: Undo, settings: Settings, account: pwd.struct_passwd) -> 
     folder = settings.state_dir
     try:
         if not folder.exists():
-            folder.mkdir(mode=0o700, parents=True)
             undo.callback(_quietly, folder.rmdir)
-            os.chown(folder, account.pw_uid, account.pw_gid)
+            _make_folder(folder, account)
     except OSError as error:
         raise WriteFailed(path=folder, reason=error.strerror) from error
-    if not (folder / "cloud.sqlite").exists():
+    if not any(folder.glob("*.sqlite")):
         undo.callback(_empty, folder, frozenset(folder.iterdir()))
+
+
+def _make_folder(folder: Path, account: pwd.struct_passwd) -> None:
+    folder.mkdir(mode=0o700, parents=True)
+    os.chown(folder, account.pw_uid, account.pw_gid)
 
 
 class Service:
@@ -244,6 +249,51 @@ def as_account(account: pwd.struct_passwd, work: Callable[[], Any]) -> Any:
     if "refused" in outcome:
         raise DatabaseRefused(reason=outcome["refused"])
     return outcome["done"]
+
+
+@contextlib.contextmanager
+def as_owner(settings: Settings) -> Iterator[None]:
+    """What root does in this block, the account does that the state's folder belongs to. Raises ConfigError.
+
+    That account could have laid a link where the database is to be, and could not write files of root's beside it.
+    """
+    with contextlib.ExitStack() as back:
+        try:
+            if os.geteuid() == 0 and (owner := _owner(settings)):
+                _become(back, *owner)
+        except OSError as error:
+            raise ConfigError(path=settings.state_dir, reason=error.strerror or "no access") from error
+        yield
+
+
+def _become(back: contextlib.ExitStack, uid: int, gid: int, groups: list[int]) -> None:
+    """Until *back* leads back to root."""
+    back.callback(os.umask, os.umask(0o077))
+    back.callback(os.setgroups, os.getgroups())
+    os.setgroups(groups)
+    back.callback(os.setegid, os.getegid())
+    os.setegid(gid)
+    back.callback(os.seteuid, 0)
+    os.seteuid(uid)
+
+
+def _owner(settings: Settings) -> tuple[int, int, list[int]] | None:
+    """User, group and further groups of whom the state's folder belongs to; None where that is root, or nobody yet."""
+    folder = settings.state_dir
+    if not folder.exists():
+        try:
+            server = pwd.getpwnam(ACCOUNT)
+        except KeyError:
+            return None
+        if folder != Settings().state_dir:
+            return None
+        _make_folder(folder, server)
+    uid, gid = folder.stat().st_uid, folder.stat().st_gid
+    try:
+        groups = os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
+    except KeyError:  # a container's volume
+        groups = [gid]
+    return (uid, gid, groups) if uid else None
 
 
 def _outcome(work: Callable[[], Any]) -> dict[str, Any]:

@@ -9,8 +9,9 @@ end of a pair where pullprintd starts this itself. It carries one request, sent 
     kind          one of `MOST`; which program that is, the command line says
     content_type  of the document, and
     options       for the program: printable ASCII
-    limits        as in `MOST`, and at most that
+    limits        as in `MOST`, which is taken where one is missing or larger
 
+Other keys and limits mean nothing: during an upgrade it is a daemon of another version that asks.
 The answer is the line ``started`` and, when the program has ended, its exit status, 128 and more for a signal; or only
 ``unable`` where there can be no sandbox, and ``refused`` for a request that is not like this. When the caller closes
 the connection, or its half of it, or dies, everything that was started ends, and then this.
@@ -71,16 +72,14 @@ class Request:
         """Raises Refused."""
         try:
             values = json.loads(line)
-            self.kind, self.content_type, self.options = (values.pop(n) for n in ("kind", "content_type", "options"))
-            self.limits: dict[str, int] = values.pop("limits")
-            most = MOST[self.kind]
+            self.kind, self.content_type, self.options = (values[n] for n in ("kind", "content_type", "options"))
+            limits, most = values.get("limits", {}), MOST[self.kind]
+            self.limits: dict[str, int] = {name: min(limits.get(name, most[name]), most[name]) for name in most}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise Refused from error
-        if values or not (_is_text(self.content_type) and _is_text(self.options)):
+        if not (_is_text(self.content_type) and _is_text(self.options)):
             raise Refused
-        if not isinstance(self.limits, dict) or self.limits.keys() != most.keys():
-            raise Refused
-        if not all(type(value) is int and 0 <= value <= most[name] for name, value in self.limits.items()):
+        if not all(type(value) is int and value >= 0 for value in self.limits.values()):
             raise Refused
         writable = fcntl.fcntl(document, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
         if writable or not stat.S_ISREG(os.fstat(document).st_mode) or not stat.S_ISFIFO(os.fstat(answer).st_mode):

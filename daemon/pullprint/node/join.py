@@ -76,7 +76,7 @@ async def join(
     url = str(check_cloud(request.cloud))
     async with CloudClient(url, request.authority, identity.node, identity.key, clock) as client:
         try:
-            async with _no_keys_left_over(settings.state_dir / "keys"):
+            async with _no_keys_left_over(settings.state_dir / "keys", site):
                 csr = await asyncio.to_thread(_mesh_request, settings, identity.node)
                 key = await asyncio.to_thread(keyring.current, clock.now())
                 enrolment = Enrolment(
@@ -126,14 +126,19 @@ async def _enrol(client: CloudClient, enrolment: Enrolment) -> Welcome:
 
 
 @contextlib.asynccontextmanager
-async def _no_keys_left_over(directory: Path) -> AsyncIterator[None]:
-    """Remove from *directory* what was made in vain; before a host has joined, nobody else makes keys there."""
+async def _no_keys_left_over(directory: Path, site: Site) -> AsyncIterator[None]:
+    """Remove from *directory* what was made in vain; before a host has joined, nobody else makes keys there.
+
+    They stay where a membership, which is nothing without them, is on the disk or may still get there: also a failure
+    may come after it, and a thread that nobody waits for any more goes on. Who joins again uses them.
+    """
     before = await asyncio.to_thread(_files, directory)
     try:
         yield
-    except BaseException:
-        for path in await asyncio.to_thread(_files, directory) - before:
-            await asyncio.to_thread(path.unlink)
+    except Exception:
+        if not await asyncio.to_thread(site.has_membership_file):
+            for path in await asyncio.to_thread(_files, directory) - before:
+                await asyncio.to_thread(path.unlink)
         raise
 
 

@@ -4,6 +4,7 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pullprint.base.config import PLACE
 from pullprint.base.platform import BACKENDS, CUPS_ACCOUNT, FILTERS, RUNTIME, STATE
 from pullprint.printers.cups_settings import CONFIGURATION
 from pullprint.wire import intake, local
@@ -15,7 +16,7 @@ class Settings:
 
     name: str = field(default_factory=lambda: socket.gethostname().partition(".")[0])
     """What people call this host."""
-    state_dir: Path = STATE
+    state_dir: Path = field(default=STATE, metadata=PLACE)
     """Keys, sealed jobs, index. Open to the daemon's own account only."""
     runtime_dir: Path = RUNTIME
     """Sockets, and what a backend has to spool: on a tmpfs, so that no plaintext reaches a disk."""

@@ -109,6 +109,10 @@ class Site:
         """The key that signs orders and configurations, raw."""
         return bytes.fromhex(self.membership.order_pin)
 
+    def has_membership_file(self) -> bool:
+        """Whether a membership is on the disk, be it known to last or not. Blocking."""
+        return self._membership_path.exists()
+
     async def join(self, membership: Membership) -> None:
         """Keep *membership* durably."""
         text = json.dumps({"format": FORMAT, "written_by": __version__, **asdict(membership)}, indent=1)

@@ -10,6 +10,7 @@ import http.client
 import re
 import socket
 import subprocess
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,12 +23,12 @@ from pullprint import __version__
 from pullprint.base.platform import QUEUE_DESCRIPTION
 from pullprint.base.text import printable
 from pullprint.base.worker import Worker
+from pullprint.printers.cups_jobs import OUR_SCHEME, set_aside
 from pullprint.printers.cups_settings import CONFIGURATION, FILE_LIMIT, RULES, Rule, parse_configuration
 
 CHECK_SECONDS = 10.0
 BACKEND_SECONDS = 5.0
 QUEUE_LIMIT = 1_000
-OUR_SCHEME = "pullprint:"
 OLDEST = (2, 4)
 """The CUPS that Pullprint is built for and tried with."""
 DENIED = "pullprint-denied-warning"
@@ -59,6 +60,8 @@ class _Seen:
     version: str
     queues: Mapping[str, Mapping[str, Any]]
     settings: Mapping[str, str]
+    stopped: Mapping[str, int]
+    """How many documents are set aside in each queue."""
 
 
 async def check_cups(
@@ -86,7 +89,8 @@ async def check_cups(
         what = f"cupsd did not answer within {CHECK_SECONDS:g} seconds."
         return [Finding(Level.BAD, what, "Restart it with `systemctl restart cups`."), *installed]
     await asyncio.to_thread(worker.close)
-    return [_version(seen.version), *installed, *_queues(seen.queues), *_judge(settings, source)]
+    queues = (*_queues(seen.queues), *_stopped(seen.stopped))
+    return [_version(seen.version), *installed, *queues, *_judge(settings, source)]
 
 
 def _look(server: str | None, port: int) -> _Seen:
@@ -111,7 +115,8 @@ def _look(server: str | None, port: int) -> _Seen:
         settings = {str(k): str(v) for k, v in connection.adminGetServerSettings().items()}
     except (cups.IPPError, cups.HTTPError, RuntimeError):
         settings = {}
-    return _Seen(version or _announced_version(server or cups.getServer(), port), details, settings)
+    stopped = Counter(set_aside(connection).values())
+    return _Seen(version or _announced_version(server or cups.getServer(), port), details, settings, stopped)
 
 
 def _announced_version(server: str, port: int) -> str:
@@ -209,6 +214,13 @@ def _queue(name: str, attributes: Mapping[str, Any]) -> Finding:
     if attributes.get("printer-is-accepting-jobs") is False:
         return Finding(Level.BAD, f"Queue {name} takes no jobs.", f"Open it with `sudo cupsaccept {name}`.")
     return Finding(Level.OK, f"Queue {name} is ready and keeps jobs until they are taken.")
+
+
+def _stopped(stopped: Mapping[str, int]) -> Iterator[Finding]:
+    for raw, count in stopped.items():
+        documents = "1 document" if count == 1 else f"{count} documents"
+        what = f"CUPS has set aside {documents} of queue {printable(raw, 127)}, because it could not hand over."
+        yield Finding(Level.BAD, what, "Have CUPS try again with `sudo pullprint queue resume`.")
 
 
 def _denied(name: str) -> Finding:

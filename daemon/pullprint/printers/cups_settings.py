@@ -12,6 +12,8 @@ from pullprint.base.text import printable
 
 CONFIGURATION = Path("/etc/cups/cupsd.conf")
 FILE_LIMIT = 1 << 20
+_BLANKS = " \t\v\f"
+"""What cupsd takes for a blank within a line."""
 _BEGIN = (
     "# pullprint begin: what `pullprint doctor --repair` set, so that no document stays readable and no job is lost"
 )
@@ -72,15 +74,15 @@ def parse_configuration(text: str) -> dict[str, str]:
     """Top-level directives of a cupsd.conf(5), the last of a name counts; sections are passed over."""
     found: dict[str, str] = {}
     depth = 0
-    for line in text.splitlines():
-        words = line.partition("#")[0].strip()
+    for line in re.split(r"\r\n?|\n", text):
+        words = line.partition("#")[0].strip(_BLANKS)
         if words.startswith("</"):
             depth = max(0, depth - 1)
         elif words.startswith("<"):
             depth += 1
         elif words and not depth:
-            name, _, value = words.partition(" ")
-            found[name.lower()] = printable(value.strip(), 200)
+            name, *value = re.split(f"[{_BLANKS}]+", words, maxsplit=1)
+            found[name.lower()] = printable("".join(value), 200)
     return found
 
 

@@ -18,6 +18,7 @@ complete -c pullprint-cloud -n '__pullprint_cloud_at \'\'' -a site -d 'Locations
 complete -c pullprint-cloud -n '__pullprint_cloud_at \'\'' -a user -d 'People who print'
 complete -c pullprint-cloud -n '__pullprint_cloud_at \'\'' -a printer -d 'The inventory of a site\'s printers'
 complete -c pullprint-cloud -n '__pullprint_cloud_at \'\'' -a node -d 'Hosts that have joined'
+complete -c pullprint-cloud -n '__pullprint_cloud_at \'\'' -l version -d 'Say which version this is'
 complete -c pullprint-cloud -n '__pullprint_cloud_at \'\'' -l help -d 'Tell what it does'
 complete -c pullprint-cloud -n '__pullprint_cloud_at \' join-code\'' -l unmanaged -d 'Do not believe this host\'s account names: its jobs wait to be claimed'
 complete -c pullprint-cloud -n '__pullprint_cloud_at \' join-code\'' -l minutes -x -d 'How long the code lasts'
