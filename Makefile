@@ -8,11 +8,17 @@ DEBIAN_PACKAGES := bubblewrap chromium cups cups-client cups-daemon cups-filters
 	dbus-daemon fonts-dejavu-core gcc ghostscript iproute2 libcups2-dev libsystemd-dev pkg-config poppler-utils \
 	python3 python3-dev python3-venv
 
-# Only the tests need a host that converts office documents.
-TEST_PACKAGES := libreoffice-writer-nogui
+# Only the tests need a host that converts office documents, macOS's getpeereid(3), readers of shell scripts and manual
+# pages, and the shells.
+TEST_PACKAGES := bash-completion caddy curl fish libbsd0 libreoffice-writer-nogui man-db mandoc nginx passwd \
+	shellcheck util-linux zsh
+
+# To build the packages, and to boot systems on which they are tried.
+DEB_PACKAGES := debhelper dpkg-dev gcc libcups2-dev libsystemd-dev pkg-config python3-dev python3-venv
+MACHINE_PACKAGES := apt-utils debootstrap gnupg lintian systemd-container xz-utils
 
 .DEFAULT_GOAL := help
-.PHONY: help deps lock demo demo-check test lint format bench fuzz screenshots deb clean
+.PHONY: help deps lock demo demo-check test lint format bench fuzz screenshots deb repo test-deb macos-layout clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 \t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,7 +49,7 @@ demo-check: deps ## the same without a person: print, release, compare the bytes
 
 test: deps ## every test
 	packaging/install-debian-packages $(TEST_PACKAGES)
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest --ignore=tests/packages $(PYTEST_ARGS)
 
 lint: deps ## style, types, layers
 	$(BIN)/ruff check
@@ -62,9 +68,19 @@ fuzz: deps ## the fuzz targets with more examples than `make test` runs (N=…)
 	PULLPRINT_FUZZ_EXAMPLES=$(or $(N),20000) $(BIN)/pytest tests/fuzz
 
 deb: ## Debian packages of this tree, into dist/ (two minutes)
-	packaging/install-debian-packages debhelper dpkg-dev gcc libcups2-dev libsystemd-dev pkg-config \
-		python3-dev python3-venv
+	packaging/install-debian-packages $(DEB_PACKAGES)
 	packaging/make-deb dist
+
+macos-layout: ## what the Mac package installs, into dist/macos/ (works anywhere; the package itself needs a Mac)
+	packaging/macos/build-pkg --layout dist/macos
+
+repo: ## a signed apt repository of what `make deb` made: make repo KEY=FINGERPRINT (REPO=folder)
+	packaging/install-debian-packages apt-utils dpkg-dev gnupg xz-utils
+	packaging/make-repo dist "$(or $(REPO),dist/repo)" "$(KEY)"
+
+test-deb: deps ## boot Debian systems, install the packages there, print, upgrade, remove (ten minutes, root)
+	packaging/install-debian-packages $(DEB_PACKAGES) $(MACHINE_PACKAGES)
+	$(BIN)/pytest -rs tests/packages $(PYTEST_ARGS)
 
 screenshots: deps ## the pictures that the README shows
 	$(BIN)/python -m tests.rig.screenshots

@@ -4,6 +4,7 @@ import io
 import secrets
 
 import pikepdf
+from fpdf import FPDF
 
 
 def pdf(pages: int = 1, *, color: bool = False, marker: str = "") -> bytes:
@@ -22,3 +23,12 @@ def pdf(pages: int = 1, *, color: bool = False, marker: str = "") -> bytes:
 def marker() -> str:
     """A word that stands nowhere else."""
     return f"MARKER-{secrets.token_hex(16)}"
+
+
+def letter(text: str) -> bytes:
+    """A PDF of one page on which *text* can be read."""
+    page = FPDF()
+    page.add_page()
+    page.set_font("Helvetica", size=20)
+    page.cell(text=text)
+    return bytes(page.output())

@@ -1,0 +1,1 @@
+"""The packages on booted Debian systems: `make test-deb`."""
