@@ -6,6 +6,7 @@ copy of it that systemd-nspawn boots. Machines reach each other over a bridge in
 
 import contextlib
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -71,8 +72,10 @@ def base_root(folder: Path, suite: str, packages: Sequence[str]) -> tuple[Path, 
     for old in (root, archive):
         shutil.rmtree(old, ignore_errors=True)
     archive.mkdir(parents=True)
-    sources = [line.split() for line in run("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)",
+    sources = [tuple(line.split()) for line in run("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)",
                                             "Created-By: Packages").splitlines()]  # fmt: skip
+    own = platform.freedesktop_os_release()["VERSION_CODENAME"]
+    sources = [(uri, release.replace(own, suite)) for uri, release in sources]
     mirror = next(uri for uri, release in sources if release == suite)
     run("debootstrap", "--variant=minbase", f"--include={','.join(SEEDS)}", suite, root, mirror)
     etc = root / "etc/apt"
