@@ -306,11 +306,11 @@ def test_removing_keeps_what_is_held_and_purging_shreds_it(office: Office) -> No
 
 
 def nothing_left(machine: Machine) -> str:
-    """Every trace of the packages, but for the logs of apt and dpkg, what the test itself brought, and in
-    /etc/cups what `pullprint doctor --repair` was asked to do there."""
+    """Every trace of the packages, but for the logs of apt and dpkg, what the test itself brought, and what
+    is CUPS's: its settings as `pullprint doctor --repair` was asked to change them, and its cache."""
     files = machine.shell(
         "find / -xdev \\( -path /proc -o -path /sys -o -path /srv -o -path /var/log -o -path /var/cache/apt"
-        " -o -path /var/lib/apt -o -path /etc/apt -o -path /etc/cups -o -path /usr/share/keyrings \\) -prune -o -name '*pullprint*' -print;"
+        " -o -path /var/lib/apt -o -path /etc/apt -o -path /etc/cups -o -path /var/cache/cups -o -path /usr/share/keyrings \\) -prune -o -name '*pullprint*' -print;"
         " getent passwd | grep pullprint; systemctl list-units --all --plain --no-legend 'pullprint*';"
         " ls -d /run/*pullprint* 2>/dev/null; ps -e -o comm= | grep pullprint; true"
     )
