@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from tests.packages.machines import RUNNING, Machine, base_root, cannot_boot, ne
 
 HERE = Path(__file__).resolve().parents[2]
 WORK = HERE / "build" / "test-deb"
-SUITE = "bookworm"
+SUITE = platform.freedesktop_os_release()["VERSION_CODENAME"]
+"""Packages are for the Debian that they were built on."""
 WANTED = (
     "bubblewrap", "cups", "cups-client", "cups-filters", "cups-ipp-utils", "curl", "fonts-dejavu-core", "ghostscript",
     "poppler-utils", "python3", "unattended-upgrades",
