@@ -34,7 +34,7 @@ class Office:
 
     def printed(self) -> list[str]:
         """The text of everything that came out of the printer, in no order."""
-        said = self.front.shell(f"for f in {PRINTED}/*; do [ -e $f ] && pdftotext -q $f - | head -1; done; true")
+        said = self.front.shell(f"for f in {PRINTED}/*.pdf; do [ -e $f ] && pdftotext -q $f - | head -1; done; true")
         return [line.strip() for line in said.splitlines() if line.strip()]
 
     def web(self, method: str, path: str, body: object = None, token: str = "") -> tuple[int, str]:
