@@ -6,9 +6,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from sqlalchemy import update
 from tests.cloud.office import NodeClient, Office
 
 from pullprint.cloud import nodes
+from pullprint.cloud.store import Transaction
+from pullprint.cloud.tables import node as node_table
 from pullprint.wire.jws import StatementRefused
 from pullprint.wire.node import verify_config
 
@@ -77,6 +80,20 @@ async def test_node_cannot_move_to_another_organisation_with_its_key(office: Off
     node = await office.join()
     assert (await node.enrol(office.join_code("globex"))).code == "node-refused"
     assert (await node.enrol(office.join_code())).status == 200
+
+
+async def test_a_name_means_the_host_that_is_not_shut_out_yet(office: Office) -> None:
+    old, new = await office.join(), await office.join()
+    office.store.transact(_rename, [old.id, new.id], "laptop")
+    with pytest.raises(nodes.SeveralNodes, match=new.id[:8]):
+        office.store.transact(nodes.revoke, "acme", "laptop")
+    office.store.transact(nodes.revoke, "acme", old.id[:10])
+    assert office.store.transact(nodes.revoke, "acme", "laptop").id == new.id
+    assert all(line.revoked for line in office.store.transact(nodes.lines, "acme") if line.name == "laptop")
+
+
+def _rename(t: Transaction, ids: list[str], name: str) -> None:
+    t.run(update(node_table).where(node_table.c.id.in_(ids)).values(name=name))
 
 
 async def test_revoked_node_is_refused_everywhere_and_cannot_come_back(office: Office) -> None:

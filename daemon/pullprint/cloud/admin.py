@@ -35,7 +35,6 @@ from pullprint.cloud import (
     system,
     users,
 )
-from pullprint.cloud.certificates import RENEW_DAYS
 from pullprint.cloud.config import ACCOUNT, CERTIFICATES, DEFAULT_FILE, Settings
 from pullprint.cloud.store import Transaction, opened
 
@@ -300,7 +299,8 @@ def join_code(
         _say(json.dumps({"code": code, "minutes": minutes}))
     else:
         url = chosen.public_url or "https://THIS-CLOUD"
-        _say(f"{code}\nGood for one host, for {minutes} minutes. There: pullprint join {url} {code}")
+        command = f"pullprint join {url} {code}{certificates.trust(chosen)}"
+        _say(f"{code}\nGood for one host, for {minutes} minutes. There: {command}")
 
 
 def certificate(
@@ -308,7 +308,10 @@ def certificate(
     out: Annotated[Path, typer.Option(help="Folder for ca.pem, ca.key, server.pem and server.key.")] = CERTIFICATES,
     *,
     renew: Annotated[
-        bool, typer.Option("--renew", help=f"Only what was made here and has fewer than {RENEW_DAYS} days left.")
+        bool,
+        typer.Option(
+            "--renew", help=f"Only what was made here and has fewer than {certificates.RENEW_DAYS} days left."
+        ),
     ] = False,
 ) -> None:
     """Make a private CA and a server certificate by it, for a demo or one office.

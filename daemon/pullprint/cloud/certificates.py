@@ -22,7 +22,7 @@ from pullprint.base import files
 from pullprint.base.clock import Clock
 from pullprint.base.errors import ConfigError, PullprintError
 from pullprint.cloud import tls
-from pullprint.cloud.config import Settings
+from pullprint.cloud.config import CERTIFICATES, Settings
 
 RENEW_DAYS = 30
 """Days before its end at which a certificate of the private CA is renewed."""
@@ -252,3 +252,10 @@ def _read(path: Path) -> bytes:
     if len(data) > FILE_LIMIT:
         raise CertificateRefused(path=path, reason="it is larger than 1 MiB")
     return data
+
+
+def trust(settings: Settings) -> str:
+    """What a host has to add to `pullprint join` to trust this server; empty if it trusts it anyway."""
+    if settings.proxy or not is_ours(CERTIFICATES):
+        return ""
+    return f" --ca ca.pem\nwith a copy of {CERTIFICATES / 'ca.pem'} (not of ca.key), which browsers have to trust, too."

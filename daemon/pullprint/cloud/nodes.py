@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import bindparam, delete, func, select, update
 
-from pullprint.base.errors import NotFound
+from pullprint.base.errors import NotFound, PullprintError
 from pullprint.cloud import organisations
 from pullprint.cloud.bus import count_change
 from pullprint.cloud.store import Transaction
@@ -18,6 +18,12 @@ _FIND = select(
     node.c.id, node.c.organisation, node.c.site, node.c.name, node.c.managed, node.c.identity, node.c.revoked
 ).where(node.c.id == bindparam("node"))
 _SEEN = update(node).where(node.c.id == bindparam("to")).values(seen=bindparam("now"))
+
+
+class SeveralNodes(PullprintError):
+    """{which} could be any of these hosts: {ids}. Nothing was changed; say which, by the beginning of its id."""
+
+    code = "several-nodes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +125,14 @@ def connected(t: Transaction) -> tuple[int, int]:
 
 
 def revoke(t: Transaction, organisation_id: str, which: str) -> NodeLine:
-    """Shut out the node with this id, beginning of an id, or name. Raises NotFound."""
+    """Shut out the node with this id, beginning of an id, or name; one that is shut out already only if no other is
+    meant. Raises NotFound, SeveralNodes."""
     found = [line for line in lines(t, organisation_id) if line.name == which or line.id.startswith(which)]
-    if len(found) != 1:
-        raise NotFound(what=f"single node as {which}" if found else f"node as {which}")
+    found = [line for line in found if not line.revoked] or found[:1]
+    if not found:
+        raise NotFound(what=f"node as {which}")
+    if len(found) > 1:
+        raise SeveralNodes(which=which, ids=", ".join(line.id[:8] for line in found))
     t.run(update(node).where(node.c.id == found[0].id, node.c.revoked.is_(None)).values(revoked=t.now))
     t.run(delete(inbox).where(inbox.c.node == found[0].id))
     count_change(t, organisation_id)

@@ -84,12 +84,18 @@ class Asker:
     yes: bool
 
     def text(self, flag: str, given: str, question: str, found: str) -> str:
-        """Raises FlagMissing."""
+        """What was *given*, or what was *found* out about this host. Raises FlagMissing."""
         if given or (self.yes and found):
             return given or found
+        return self.choice(flag, given, question, found)
+
+    def choice(self, flag: str, given: str, question: str, proposal: str) -> str:
+        """What only a person can know; never made up. Raises FlagMissing."""
+        if given:
+            return given
         if not self.terminal or self.yes:
             raise FlagMissing(flag=flag)
-        return str(typer.prompt(question, default=found or None)).strip()
+        return str(typer.prompt(question, default=proposal or None)).strip()
 
     def derived(self, flag: str, given: str, question: str, found: str) -> str:
         """Like `text`, for what follows from other answers: without a terminal that is good enough. Raises
@@ -235,7 +241,7 @@ def _config_files(wanted: Settings) -> list[File]:
         if (value := getattr(wanted, field.name)) != field.default
     }
     lines = "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in set_here.items())
-    text = f"# Made by `pullprint-cloud setup`; pullprint-cloud(8) has all settings.\n{lines}"
+    text = f"# Made by `pullprint-cloud setup`; pullprint-cloud.toml(5) has all settings.\n{lines}"
     assert tomllib.loads(text) == set_here
     made = File(DEFAULT_FILE, text.encode(), 0o600, shared=True)
     return [File(BACKUP, DEFAULT_FILE.read_bytes(), 0o600), made] if DEFAULT_FILE.exists() else [made]
@@ -268,12 +274,12 @@ def _office(
     """Raises FlagMissing, BadRequest, RuleRefused."""
     host = host_of(url)
     domain = host.partition(".")[2] if host.count(".") > 1 and not host[-1].isdigit() else ""
-    name = ask.text("--organisation", name, "Organisation", domain.partition(".")[0].title())
+    name = ask.choice("--organisation", name, "Organisation", domain.partition(".")[0].title())
     slug = ask.derived("--slug", slug, "Its short name", _slug(name))
     site = ask.text("--site", site, "Short name of its site here", "hq")
     given = ask.text("--network", ",".join(networks), "Networks of its printers", ",".join(_networks()))
     admin = os.environ.get("SUDO_USER", "admin")
-    user = ask.text("--user", user, "First user", f"{admin}@{domain}" if domain else admin)
+    user = ask.choice("--user", user, "First user", f"{admin}@{domain}" if domain else admin)
     at = user.partition("@")[2]
     of_accounts = "The user that a local account is"
     rule = ask.derived("--owner-rule", rule, of_accounts, f"{{user}}@{at}" if at else "{user}")
@@ -374,18 +380,12 @@ def _tell(settings: Settings, before: list[str], office: Office | None, made: Ma
         _say(f"  {invitations.link(url, made.token)}")
     if office and made and made.join_code:
         _say(f"\nOn the first host that people print from, as root, within {CODE_MINUTES} minutes:")
-        _say(f"  pullprint join {url} {made.join_code}{_trust(settings)}")
+        _say(f"  pullprint join {url} {made.join_code}{certificates.trust(settings)}")
     slug, site = (office.slug, office.site) if office else ("ORG", "SITE")
     _say("\nNext:")
     _say(f"  pullprint-cloud printer add {slug} {site} NAME ipps://ADDRESS/ipp/print   a printer")
     _say(f"  pullprint-cloud user add {slug} NAME@EXAMPLE.COM --invite   another user")
     _say(f"  pullprint-cloud join-code {slug} {site}   a code for another host")
-
-
-def _trust(settings: Settings) -> str:
-    if settings.proxy or not certificates.is_ours(CERTIFICATES):
-        return ""
-    return f" --ca ca.pem\nwith a copy of {CERTIFICATES / 'ca.pem'} (not of ca.key), which browsers have to trust, too."
 
 
 def _say(text: str) -> None:

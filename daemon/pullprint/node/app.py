@@ -126,10 +126,11 @@ class Node:
         unreported = await self._holder.read(Index.unreported)
         channel, site = self._channel, self._site
         member = site.membership if site.member else None
+        config_trouble = await asyncio.to_thread(self._config.trouble)
         if member is None:
             sentence = "Not joined. Ask an admin for a join code, then: pullprint join CLOUD CODE"
         elif channel and channel.connected:
-            sentence = "All is well."
+            sentence = "" if config_trouble else "All is well."
         else:
             sentence = (channel.trouble if channel else "") or "Connecting to the cloud."
         return StatusView(
@@ -140,7 +141,7 @@ class Node:
             held=counts.get("held", 0), unclaimed=counts["unclaimed"], uncertain=counts.get("uncertain", 0),
             stored_bytes=counts["bytes"], unreported=unreported,
             cloud_version=channel.cloud_version if channel else "",
-            config_trouble=await asyncio.to_thread(self._config.trouble),
+            config_trouble=config_trouble,
         )  # fmt: skip
 
     async def doctor(self) -> list[FindingView]:
