@@ -15,6 +15,7 @@ from tests.rig.cups import PPD, PrivateCups
 from tests.rig.processes import wait_until
 
 from pullprint.cli.queues import Cups, CupsAway
+from pullprint.printers import cups_jobs
 from pullprint.printers.cups_check import Level, check_cups
 from pullprint.wire import views
 
@@ -173,8 +174,6 @@ async def test_what_cups_set_aside_while_the_backend_was_away_is_printed(socket:
     backend.write_text(f"#!/bin/sh\n[ $# = 0 ] || cat ${{6:+$6}} >{cups.root}/tmp/$PRINTER-$1\n")
     assert (await queue(socket, cups, "add")).code == (await queue(socket, cups, "add", "büro")).code == 0
     cups.add_queue("other", "socket://127.0.0.1:9", PPD)
-    broken = cups.lp("pullprint", b"\xff\xd8\xff\xe0\x00\x10JFIF broken" * 20)
-    wait_until("the filter's end", lambda: cups.job_states()[broken] == "stopped")
     quiet = await queue(socket, cups, "resume")
     assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
     gone = [(backend, backend.with_name("away")), (backend.with_name("socket"), backend.with_name("socket-away"))]
@@ -196,11 +195,30 @@ async def test_what_cups_set_aside_while_the_backend_was_away_is_printed(socket:
         assert cups.wait_job(jobs[name]) == "completed"
         assert (cups.root / "tmp" / f"{name}-{jobs[name]}").read_bytes().startswith(b"%PDF")
     after = cups.job_states()
-    kept = [jobs["other"], held, broken]
-    assert [after[job] for job in kept] == [before[job] for job in kept] == ["stopped", "held", "stopped"]
+    kept = [jobs["other"], held]
+    assert [after[job] for job in kept] == [before[job] for job in kept] == ["stopped", "held"]
     assert json.loads((await queue(socket, cups, "resume", "--json")).out) == []
     assert not [f for f in await check_cups(str(cups.socket)) if "set aside" in f.what]
     backend.write_text(ours)
+
+
+@pytest.mark.parametrize(
+    ("state", "reasons", "waits"),
+    [(6, "job-stopped", True), (6, "job-completed-with-errors", False), (4, "none", False), (9, "none", False)],
+)
+def test_what_a_filter_could_not_read_and_what_somebody_holds_is_left_alone(
+    state: int, reasons: str, waits: bool
+) -> None:
+    about = {"job-state": state, "job-state-reasons": reasons, "job-printer-uri": "ipp://localhost/printers/pullprint"}
+
+    class Connection:
+        def getPrinters(self) -> dict[str, dict[str, str]]:
+            return {"pullprint": {"device-uri": "pullprint:/"}}
+
+        def getJobs(self, **_: object) -> dict[int, dict[str, object]]:
+            return {7: dict(about)}
+
+    assert cups_jobs.set_aside(Connection()) == ({7: "pullprint"} if waits else {})
 
 
 async def test_a_cupsd_that_hangs_is_not_waited_for(cups: PrivateCups) -> None:

@@ -13,7 +13,8 @@ OUR_SCHEME = "pullprint:"
 _STOPPED = 6
 """RFC 8011 section 5.3.7, processing-stopped; a job that somebody holds is pending-held."""
 _FAILED = "job-completed-with-errors"
-"""A reason for that state: a filter could not read the document, and will not the next time either."""
+"""A reason for that state: a filter could not read the document, and will not the next time either. cupsd does not
+always say so (2.4.2: it depends on which program ended first); then it is tried once more, and set aside again."""
 
 
 class NotResumed(Exception):
