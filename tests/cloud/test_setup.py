@@ -14,7 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from tests.rig.machine import ACCOUNT, ENVIRONMENT, HOST, PYTHON, Machine
+from tests.rig.namespaced import ACCOUNT, ENVIRONMENT, HOST, PYTHON, Machine
 
 from pullprint.cloud import tls
 
@@ -370,7 +370,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(machine: Machine, full: str) -> 
 def test_a_database_that_cannot_be_read_is_said(machine: Machine) -> None:
     state = machine.lib / ACCOUNT
     state.mkdir(mode=0o700)
-    refused(machine, *FLAGS, reason="The database cannot be used")
+    refused(machine, *FLAGS, reason="belongs to root")
     machine.run("chown", f"{ACCOUNT}:{ACCOUNT}", f"/var/lib/{ACCOUNT}")
     (state / "cloud.sqlite").write_bytes(b"nonsense" * 1_000)
     (state / "cloud.sqlite").chmod(0o600)

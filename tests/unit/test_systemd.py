@@ -20,6 +20,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Notified]:
         monkeypatch.setenv("NOTIFY_SOCKET", str(notified.path))
         monkeypatch.setenv("WATCHDOG_USEC", str(int(2 * EVERY * 1_000_000)))
         monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+        monkeypatch.setattr(systemd, "STATUS_EVERY", EVERY)
         yield notified
 
 

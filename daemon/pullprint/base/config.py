@@ -153,11 +153,11 @@ def from_values(kind: type[Settings], values: dict[str, Any], path: Path) -> Set
         raise FileBroken(path=path, reason=error) from error
 
 
-def _moved(data: bytes, settings: object) -> list[str]:
+def _moved(data: bytes, settings: Any) -> list[str]:
     """The places that a broken file names otherwise than *settings* do; none where it names no place that can be
     told."""
     kind = type(settings)
-    places = [field.name for field in dataclasses.fields(kind) if PLACE.items() <= field.metadata.items()]  # type: ignore[arg-type]
+    places = [field.name for field in dataclasses.fields(kind) if PLACE.items() <= field.metadata.items()]
     try:
         values = _parsed(data.decode("utf-8")) if data else None
     except (ValueError, RecursionError):

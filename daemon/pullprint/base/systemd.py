@@ -20,8 +20,8 @@ except ImportError:  # macOS
 
 START_STEP, START_LIMIT = 10.0, 3_600.0
 """Seconds between two requests for more time to start in, and after which no more is asked for."""
-STATUS_EVERY = 15.0
-"""Seconds between two status lines where nobody waits for beats."""
+STATUS_EVERY = 5.0
+"""Seconds between two status lines, each of which is an answer of what matters."""
 _STATUS_LIMIT = 200
 
 
@@ -113,8 +113,9 @@ async def beat(ask: Callable[[], Awaitable[object]], patience: Callable[[], floa
     every = watchdog_seconds() / 2
     pulse = Pulse(ask)
     async with asyncio.TaskGroup() as group:
-        group.create_task(pulse.run(every or STATUS_EVERY), name="pulse")
-        while True:
-            if every and pulse.silence <= every + patience():
+        asking = group.create_task(pulse.run(STATUS_EVERY), name="pulse")
+        while every:
+            if pulse.silence <= STATUS_EVERY + patience():
                 notify("WATCHDOG=1")
-            await asyncio.sleep(every or STATUS_EVERY)
+            await asyncio.sleep(every)
+        await asking

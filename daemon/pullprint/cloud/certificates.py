@@ -22,7 +22,7 @@ from pullprint.base import files
 from pullprint.base.clock import Clock
 from pullprint.base.errors import ConfigError, PullprintError
 from pullprint.cloud import tls
-from pullprint.cloud.config import CERTIFICATES, Settings
+from pullprint.cloud.config import Settings
 
 RENEW_DAYS = 30
 """Days before its end at which a certificate of the private CA is renewed."""
@@ -98,6 +98,21 @@ def brought(folder: Path, certificate: Path, key: Path, host: str, now: float) -
 def is_ours(folder: Path) -> bool:
     """Whether the folder's server certificate is one by the CA that is there, with its key."""
     return _ours(folder) is not None
+
+
+def trust(settings: Settings) -> str:
+    """What a host has to add to `pullprint join` to trust this server; empty where it does so anyway, or that cannot be
+    known. The CA's key need not be there any more."""
+    if settings.proxy:
+        return ""
+    try:
+        private_ca = _issued(settings.certificate.parent) is not None
+    except CertificateRefused:
+        return ""
+    if not private_ca:
+        return ""
+    authority = settings.certificate.parent / "ca.pem"
+    return f" --ca ca.pem\nwith a copy of {authority} (not of ca.key), which browsers have to trust, too."
 
 
 def serves(folder: Path, host: str, now: float) -> bool:
@@ -179,12 +194,18 @@ def _authority(folder: Path) -> tls.Pair | None:
 
 
 def _ours(folder: Path) -> x509.Certificate | None:
-    if _authority(folder) is None or not (folder / "server.pem").exists():
+    """The folder's server certificate, if its CA is there with its key."""
+    return _issued(folder) if (folder / "ca.key").exists() else None
+
+
+def _issued(folder: Path) -> x509.Certificate | None:
+    """The folder's server certificate, if it is by the CA that is there. Raises CertificateRefused."""
+    certificate, authority = folder / "server.pem", folder / "ca.pem"
+    if not (certificate.exists() and authority.exists()):
         return None
-    authority = _load(folder / "ca.pem", _read(folder / "ca.pem"))[0]
-    server = _load(folder / "server.pem", _read(folder / "server.pem"))[0]
+    server = _load(certificate, _read(certificate))[0]
     try:
-        server.verify_directly_issued_by(authority)
+        server.verify_directly_issued_by(_load(authority, _read(authority))[0])
     except (ValueError, TypeError, InvalidSignature):
         return None
     return server
@@ -252,10 +273,3 @@ def _read(path: Path) -> bytes:
     if len(data) > FILE_LIMIT:
         raise CertificateRefused(path=path, reason="it is larger than 1 MiB")
     return data
-
-
-def trust(settings: Settings) -> str:
-    """What a host has to add to `pullprint join` to trust this server; empty if it trusts it anyway."""
-    if settings.proxy or not is_ours(CERTIFICATES):
-        return ""
-    return f" --ca ca.pem\nwith a copy of {CERTIFICATES / 'ca.pem'} (not of ca.key), which browsers have to trust, too."

@@ -16,10 +16,10 @@ import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 import typer
@@ -33,6 +33,8 @@ from pullprint.cloud.config import ACCOUNT, CERTIFICATES, DEFAULT_FILE, Settings
 from pullprint.cloud.store import Transaction, opened
 from pullprint.model import owner
 
+T = TypeVar("T")
+
 PROXIED = "127.0.0.1:9265"
 """Where the server listens for a reverse proxy."""
 BACKUP = DEFAULT_FILE.with_name(f"{DEFAULT_FILE.name}.before-setup")
@@ -42,8 +44,7 @@ _VIRTUAL = ("docker", "br-", "veth", "virbr", "lxc", "cni", "podman", "vnet", "t
 
 
 class FlagMissing(PullprintError):
-    """{flag} is missing, and there is nobody to ask. Nothing was changed; add it, or --yes to take what can be found
-    out."""
+    """{flag} is missing, and nobody is to be asked. Nothing was changed; add it."""
 
     code = "flag-missing"
 
@@ -78,29 +79,36 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Takes an answer from its flag, from what was found out, or from whoever sits at the terminal."""
+    """Takes an answer from its flag, from what was found out, or from whoever sits at the terminal, who is asked again
+    after a wrong one."""
 
     terminal: bool
     yes: bool
 
-    def text(self, flag: str, given: str, question: str, found: str) -> str:
-        """What was *given*, or what was *found* out about this host. Raises FlagMissing."""
-        if given or (self.yes and found):
-            return given or found
-        return self.choice(flag, given, question, found)
+    def found(self, flag: str, given: str, question: str, found: str, check: Callable[[str], T]) -> T:
+        """What was *given*, or what was *found* out about this host. Raises FlagMissing, and what *check* raises."""
+        return self.choice(flag, given or (found if self.yes else ""), question, found, check)
 
-    def choice(self, flag: str, given: str, question: str, proposal: str) -> str:
-        """What only a person can know; never made up. Raises FlagMissing."""
+    def derived(self, flag: str, given: str, question: str, follows: str, check: Callable[[str], T]) -> T:
+        """Like `found`, for what *follows* from other answers: where nobody can be asked that is good enough."""
+        return self.choice(flag, given or ("" if self.asks else follows), question, follows, check)
+
+    def choice(self, flag: str, given: str, question: str, proposal: str, check: Callable[[str], T]) -> T:
+        """What only a person can know; never made up. Raises FlagMissing, and what *check* raises."""
         if given:
-            return given
-        if not self.terminal or self.yes:
+            return check(given)
+        if not self.asks:
             raise FlagMissing(flag=flag)
-        return str(typer.prompt(question, default=proposal or None)).strip()
+        while True:
+            try:
+                return check(str(typer.prompt(question, default=proposal or None)).strip())
+            except PullprintError as error:
+                _say(error.sentence)
 
-    def derived(self, flag: str, given: str, question: str, found: str) -> str:
-        """Like `text`, for what follows from other answers: without a terminal that is good enough. Raises
-        FlagMissing."""
-        return given or ("" if self.terminal and not self.yes else found) or self.text(flag, "", question, found)
+    @property
+    def asks(self) -> bool:
+        """Whether there is somebody who may be asked."""
+        return self.terminal and not self.yes
 
 
 def setup(
@@ -125,11 +133,11 @@ def setup(
     ask = Asker(terminal=sys.stdin.isatty(), yes=yes)
     old = config_file.load(Settings, DEFAULT_FILE) if DEFAULT_FILE.exists() else None
     url = url or (old.public_url if old else "")
-    url = _check_url(ask.text("--url", url, "Address of this server", f"https://{_fqdn()}"))
+    url = ask.found("--url", url, "Address of this server", f"https://{_fqdn()}", _check_url)
     if bool(certificate) != bool(key):
         raise FlagMissing(flag="--key" if certificate else "--certificate")
-    if old is None and ask.terminal and not (yes or proxy or certificate):
-        certificate, key, proxy = _ask_certificate()
+    if old is None and ask.asks and not (proxy or certificate):
+        certificate, key, proxy = _ask_certificate(ask)
     if certificate and (proxy or listen):
         raise BadRequest(reason="with --proxy the certificate is the proxy's")
     changes = _changes(url, brought=bool(certificate), proxy=proxy, listen=listen, database=database, old=old)
@@ -138,7 +146,7 @@ def setup(
     if old is None or any((organisation, slug, site, network, owner_rule, user)):
         office = _office(ask, url, organisation, slug, site, network or [], owner_rule, user)
     new = _certificate_files(wanted, certificate, key, old) + ([] if wanted == old else _config_files(wanted))
-    if ask.terminal and not yes:
+    if ask.asks:
         _show_plan(wanted, office, new)
         typer.confirm("Go ahead?", default=True, abort=True)
     _carry_out(wanted, new, office, account)
@@ -150,13 +158,17 @@ def _carry_out(settings: Settings, new: list[File], office: Office | None, accou
     with system.Undo() as undo:
         service.restart_at_the_end(undo)
         system.state_folder(undo, settings, account)
-        before = system.as_account(account, lambda: _look(settings))
+        with system.checked_database(settings):
+            before = _look(settings)
         for file in new:
             undo.write(file, account.pw_gid)
         service.start(undo, settings, changed=bool(new))
-        made = system.as_account(account, lambda: dataclasses.asdict(_make(settings, office))) if office else None
+        made = None
+        if office:
+            with system.checked_database(settings):
+                made = _make(settings, office)
         undo.pop_all()
-    _tell(settings, before, office, Made(**made) if made else None, running=service.systemd)
+    _tell(settings, before, office, made, running=service.systemd)
 
 
 def _check_url(url: str) -> str:
@@ -173,15 +185,23 @@ def _check_url(url: str) -> str:
     return cleaned
 
 
-def _ask_certificate() -> tuple[Path | None, Path | None, bool]:
-    answer = str(
-        typer.prompt(
-            "Certificate: of a private CA made here, of a proxy before this server, or a file's path", "private"
-        )
-    )
-    if answer in ("private", "proxy"):
-        return None, None, answer == "proxy"
-    return Path(answer), Path(str(typer.prompt("Its key"))), False
+def _ask_certificate(ask: Asker) -> tuple[Path | None, Path | None, bool]:
+    _say("Its certificate: private is one of a CA that is made here, proxy leaves it to a proxy on this machine, and")
+    _say("/… is the path of one of yours.")
+    answer = ask.choice("--certificate", "", "Certificate", "private", _certificate)
+    if isinstance(answer, Path):
+        return answer, ask.choice("--key", "", "Its key", "", _file), False
+    return None, None, answer == "proxy"
+
+
+def _certificate(text: str) -> str | Path:
+    return text if text in ("private", "proxy") else _file(text)
+
+
+def _file(text: str) -> Path:
+    if not Path(text).is_file():
+        raise BadRequest(reason=f"there is no file {text}")
+    return Path(text)
 
 
 def _changes(
@@ -274,23 +294,35 @@ def _office(
     """Raises FlagMissing, BadRequest, RuleRefused."""
     host = host_of(url)
     domain = host.partition(".")[2] if host.count(".") > 1 and not host[-1].isdigit() else ""
-    name = ask.choice("--organisation", name, "Organisation", domain.partition(".")[0].title())
-    slug = ask.derived("--slug", slug, "Its short name", _slug(name))
-    site = ask.text("--site", site, "Short name of its site here", "hq")
-    given = ask.text("--network", ",".join(networks), "Networks of its printers", ",".join(_networks()))
-    admin = os.environ.get("SUDO_USER", "admin")
-    user = ask.choice("--user", user, "First user", f"{admin}@{domain}" if domain else admin)
-    at = user.partition("@")[2]
-    of_accounts = "The user that a local account is"
-    rule = ask.derived("--owner-rule", rule, of_accounts, f"{{user}}@{at}" if at else "{user}")
-    return Office(
-        organisation=organisations.check_name("an organisation's name", name),
-        slug=organisations.check_slug("an organisation's short name", slug),
-        site=organisations.check_slug("a site's short name", site),
-        networks=tuple(str(sites.check_network(text)) for text in re.split(r"[,\s]+", given.strip(", "))),
-        owner_rule=owner.check_rule(rule),
-        user=users.check_user_name(user),
+    proposed = domain.partition(".")[0].title()
+    name = ask.choice("--organisation", name, "Organisation", proposed, _organisation)
+    slug = ask.derived("--slug", slug, "Its short name", _slug(name), _organisation_slug)
+    site = ask.found("--site", site, "Short name of its site here", "hq", _site_slug)
+    given = ask.found(
+        "--network", ",".join(networks), "Networks of its printers", ",".join(_networks()), _check_networks
     )
+    admin = os.environ.get("SUDO_USER", "admin")
+    user = ask.choice("--user", user, "First user", f"{admin}@{domain}" if domain else admin, users.check_user_name)
+    at = user.partition("@")[2]
+    follows = f"{{user}}@{at}" if at else "{user}"
+    rule = ask.derived("--owner-rule", rule, "Whose the jobs of the account {user} are", follows, owner.check_rule)
+    return Office(name, slug, site, given, rule, user)
+
+
+def _organisation(name: str) -> str:
+    return organisations.check_name("an organisation's name", name)
+
+
+def _organisation_slug(slug: str) -> str:
+    return organisations.check_slug("an organisation's short name", slug)
+
+
+def _site_slug(slug: str) -> str:
+    return organisations.check_slug("a site's short name", slug)
+
+
+def _check_networks(text: str) -> tuple[str, ...]:
+    return tuple(str(sites.check_network(network)) for network in re.split(r"[,\s]+", text.strip(", ")))
 
 
 def _slug(name: str) -> str:

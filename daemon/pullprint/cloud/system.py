@@ -1,12 +1,11 @@
 """What `setup` does to this system, each step so that it can be taken back.
 
-Files are root's. What belongs to the server's account is made by a child that has become that account for good; the
-other commands, which have an error and a result of their own each, are that account while they are at the database.
+Files are root's. What belongs to the server's account is made as that account, which root is while it is at the
+database; so do the other commands.
 """
 
 import contextlib
 import errno
-import json
 import os
 import pwd
 import re
@@ -14,11 +13,9 @@ import socket
 import sqlite3
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from sqlalchemy.exc import DBAPIError
@@ -224,33 +221,6 @@ def _holder(port: int) -> str:
     return f" ({named[1]})" if named else ""
 
 
-def as_account(account: pwd.struct_passwd, work: Callable[[], Any]) -> Any:
-    """What *work* on the database returned (JSON), done by a child that is *account*. Raises DatabaseRefused."""
-    sys.stdout.flush()
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(reading)
-            os.initgroups(account.pw_name, account.pw_gid)
-            os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
-            os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
-            os.umask(0o077)
-            os.chdir("/")
-            with os.fdopen(writing, "w") as pipe:
-                json.dump(_outcome(work), pipe)
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        text = pipe.read()
-    os.waitpid(child, 0)
-    outcome = json.loads(text) if text else {"refused": "the program ended without a word"}
-    if "refused" in outcome:
-        raise DatabaseRefused(reason=outcome["refused"])
-    return outcome["done"]
-
-
 @contextlib.contextmanager
 def as_owner(settings: Settings) -> Iterator[None]:
     """What root does in this block, the account does that the state's folder belongs to. Raises ConfigError.
@@ -264,6 +234,29 @@ def as_owner(settings: Settings) -> Iterator[None]:
         except OSError as error:
             raise ConfigError(path=settings.state_dir, reason=error.strerror or "no access") from error
         yield
+
+
+@contextlib.contextmanager
+def checked_database(settings: Settings) -> Iterator[None]:
+    """`as_owner`, for whoever cannot know yet whether that is a database. Raises DatabaseRefused."""
+    folder = settings.state_dir
+    if folder.exists() and not folder.stat().st_uid and os.geteuid() == 0:
+        raise DatabaseRefused(
+            reason=f"{folder} belongs to root, so the server may not write there; give it to {ACCOUNT}"
+        )
+    try:
+        with as_owner(settings):
+            yield
+    except StoreBusy as error:
+        raise DatabaseRefused(reason=_driver_says(error.__cause__)) from error
+    except ConfigError as error:
+        cause = error.__cause__
+        reason = _driver_says(cause) if isinstance(cause, DBAPIError) else error.fields["reason"]
+        raise DatabaseRefused(reason=reason) from error
+    except (DBAPIError, sqlite3.Error) as error:
+        raise DatabaseRefused(reason=_driver_says(error)) from error
+    except PullprintError as error:
+        raise DatabaseRefused(reason=error.sentence.rstrip(".")) from error
 
 
 def _become(back: contextlib.ExitStack, uid: int, gid: int, groups: list[int]) -> None:
@@ -294,22 +287,6 @@ def _owner(settings: Settings) -> tuple[int, int, list[int]] | None:
     except KeyError:  # a container's volume
         groups = [gid]
     return (uid, gid, groups) if uid else None
-
-
-def _outcome(work: Callable[[], Any]) -> dict[str, Any]:
-    try:
-        return {"done": work()}
-    except StoreBusy as error:
-        return {"refused": _driver_says(error.__cause__)}
-    except ConfigError as error:
-        cause = error.__cause__
-        return {"refused": _driver_says(cause) if isinstance(cause, DBAPIError) else error.fields["reason"]}
-    except (DBAPIError, sqlite3.Error) as error:
-        return {"refused": _driver_says(error)}
-    except PullprintError as error:
-        return {"refused": error.sentence.rstrip(".")}
-    except Exception as error:  # noqa: BLE001  (nobody else sees it: this is a child)
-        return {"refused": type(error).__name__}
 
 
 def _driver_says(error: BaseException | None) -> str:

@@ -188,14 +188,11 @@ class Node:
             group.create_task(Watch(self._site, releaser.printers, client, self._clock).run(), name="watch")
 
     async def _check(self) -> None:
-        """Ask the index, without which the intake can store nothing; the answer is what systemd shows."""
-        counts = await self._holder.read(Index.counts)
+        """Ask the index, without which the intake can store nothing, what costs the same however much is held; and tell
+        systemd how things stand."""
+        await self._holder.read(Index.by_uuid, "")
         member, channel = self._site.membership if self._site.member else None, self._channel
-        held, uncertain = counts.get("held", 0), counts.get("uncertain", 0)
-        said = [
-            f"joined to {member.organisation}, {member.site}" if member else "not joined",
-            f"{held} {'job' if held == 1 else 'jobs'} held" + (f", {uncertain} uncertain" if uncertain else ""),
-        ]
+        said = [f"joined to {member.organisation}, {member.site}" if member else "not joined"]
         if member:
             said.append(f"cloud {'connected' if channel and channel.connected else 'away'}")
         if self._config.problem:
