@@ -18,14 +18,15 @@ from pydantic import SecretStr
 
 from pullprint import __version__
 from pullprint.model.facts import Facts, SheetSize
+from pullprint.model.placement import Role
 from pullprint.model.ticket import Ticket
-from pullprint.wire import api, node, order, signature, views
+from pullprint.wire import api, holders, mesh, node, order, signature, views
 from pullprint.wire.types import Message
 
 FOLDER = Path(__file__).parent
 SEED = b"pullprint wire fixtures"
 NOW = 1_795_219_200
-MODULES = ("api", "node", "order", "views")
+MODULES = ("api", "holders", "mesh", "node", "order", "views")
 NEVER_WRITTEN = {node.UnknownItem, node.UnknownReport}
 """What a reader makes of a kind that it does not know."""
 
@@ -61,7 +62,7 @@ def messages() -> list[Message]:
         owner="ada@example.com", submitter="ada", host="localhost", title="Jahresbericht ☃",
         content_type="application/pdf", size=1_000, ticket=TICKET, facts=FACTS, state="held",
         sentence="Release it at a printer.", created=NOW, expires=NOW + 86_400, direct_printer="Foyer",
-        claim_code="7KQ2-M9XD", generation=2, ballot=3, cloud_key="cloud-1", cloud_slot=bytes(range(80)),
+        claim_code="7KQ2-M9XD", generation=2, ballot=3, cloud_key="cloud-1", cloud_slot=bytes(range(80)), table="a.b.c",
     )  # fmt: skip
     state = node.StateReport(
         job=JOB,
@@ -71,13 +72,14 @@ def messages() -> list[Message]:
         ballot=3,
         nothing_sent=True,
         pages=2,
+        elsewhere=True,
     )
     trace = node.TraceReport(
         job=JOB, seq=4, at=NOW + 0.5, event="stored", text="Received.", detail={"queue": "pullprint"}
     )
     picture = node.PictureReport(job=JOB, cloud_key="cloud-1", picture=b"sealed")
     reports = [node.Event(n=n, report=report) for n, report in enumerate((job, state, trace, picture), 1)]
-    holding = node.Holding(job=JOB, state="held")
+    holding = node.Holding(job=JOB, state="held", generation=2)
     items: list[Any] = [
         node.OrderItem(seq=1, order="a.b.c", part=b"part", part_key="20261121-0123456789ab"),
         node.CancelItem(seq=2, job=JOB, by="ada@example.com"),
@@ -89,6 +91,7 @@ def messages() -> list[Message]:
             seq=7, upload="u-1", key="20261121-0123456789ab", owner="ada@example.com", title="a.pdf",
             content_type="application/pdf", size=5,
         ),
+        node.HoldersItem(seq=8, order="a.b.c", part=b"part", part_key="20261121-0123456789ab"),
     ]  # fmt: skip
     can = views.CapabilitiesView(
         color=True, sides=("one-sided", "two-sided-long-edge"), media=("iso_a4_210x297mm",), page_ranges=True, copies=99
@@ -99,6 +102,7 @@ def messages() -> list[Message]:
         node="desk-1", state="uncertain", sentence="Look at the printer.", content_type="application/pdf", size=5,
         ticket=TICKET, facts=FACTS, created=NOW, expires=NOW + 86_400, direct_printer="Foyer", claim_code="7KQ2-M9XD",
         doubtful=(3,), site="hq", trouble=True, printer="Foyer", printed=2, picture=True, ended=NOW + 60,
+        copies=3, awake=2, holders=("desk-1", "desk-2", "desk-3"),
     )  # fmt: skip
     return [
         party, printer, config, job, job.model_copy(update={"facts": None, "queue": ""}), state, trace, picture,
@@ -109,10 +113,19 @@ def messages() -> list[Message]:
         node.Welcome(
             node=NODE, organisation="acme", site="hq", order_pin=PUBLIC, certificate=PEM, authority=PEM
         ),
-        node.SignedConfig(config="a.b.c", now=NOW + 0.5),
+        node.SignedConfig(config="a.b.c", now=NOW + 0.5, roster="a.b.c"),
+        *_mesh(party),
         node.Events(epoch="0011223344556677", events=tuple(reports)),
         node.Acknowledged(n=4),
-        node.Holdings(epoch="0011223344556677", version=__version__, key=party, last_event=4, jobs=(holding,)),
+        node.Holdings(
+            epoch="0011223344556677", version=__version__, key=party, last_event=4, jobs=(holding,), role="super",
+            endpoints=("192.0.2.9:9264",), room=1 << 30,
+        ),
+        node.Candidates(nodes=(NODE,)),
+        node.PartAsk(job=JOB, generation=1),
+        node.PartItem(order="placement-1", part=b"sealed", part_key="20261121-0123456789ab"),
+        node.CertificateAsk(csr=PEM),
+        node.Certificate(certificate=PEM, authority=PEM),
         node.Differences(report=(JOB,), cancelled=(JOB,), restored=True, now=NOW + 0.5, version=__version__),
         node.Ask(job=JOB, printer="p-1", changes={"copies": "2"}, forces=(3,), by="ada@example.com"),
         node.InboxAnswer(items=tuple(items), now=NOW + 0.5),
@@ -161,6 +174,8 @@ def messages() -> list[Message]:
             held=1, unclaimed=2, uncertain=3, stored_bytes=4, unreported=5, cloud_version=__version__,
             config_trouble="The configuration /etc/pullprint/pullprint.toml is good again, and in use after a restart.",
         ),
+        *_seen_mesh(),
+        *_holders(party),
         views.JoinRequest(cloud="https://print.example.com", code="7KQ2-M9XD", authority=PEM),
         views.LoginRequest(),
         views.LoginView(
@@ -169,6 +184,75 @@ def messages() -> list[Message]:
             state="allowed", user="ada@example.com",
         ),
     ]  # fmt: skip
+
+
+def _mesh(party: node.PartyKey) -> list[Message]:
+    """What nodes say to each other."""
+    peer = mesh.Peer(node=NODE, name="desk-1", identity=IDENTITY, role=Role.SUPER, endpoints=("192.0.2.9:9264",))
+    slot = mesh.KeySlot(party=NODE, key=party.key, sealed=bytes(96))
+    wrap = mesh.KeyWrap(first=0, second=1, sealed=bytes(48))
+    attempt = mesh.Attempt(ballot=3, order="o-1", releaser=NODE, nothing_sent=True, carried=True)
+    vote = mesh.Vote(promised=3, attempts=(attempt,), lost=True)
+    return [
+        peer, slot, wrap, attempt, vote,
+        mesh.Roster(organisation="acme", site="hq", revision=7, peers=(peer,), revoked=("f" * 32,)),
+        mesh.SignedRoster(roster="a.b.c"),
+        mesh.Hello(node=NODE, version=__version__, protocol=2, roster=7, role=Role.CLIENT, room=1 << 30, load=5),
+        mesh.Offer(size=1_000, digest=PUBLIC, expires=NOW + 60),
+        mesh.Accepted(key=party, have=500),
+        mesh.Received(size=1_000, digest=PUBLIC),
+        mesh.KeyTable(
+            job=JOB, generation=2, holders=(NODE,), slots=(slot, slot.model_copy(update={"party": "cloud"})),
+            wraps=(wrap,), size=1_000, digest=PUBLIC, author=IDENTITY,
+        ),
+        mesh.Installation(
+            table="a.b.c", expires=NOW + 60, owner="ada@example.com", host="desk-9", cups_job_id=7,
+            claim_code="7KQ2-M9XD", picture_key=b"k" * 32, again=True,
+        ),
+        mesh.Prepare(job=JOB, generation=2, ballot=3, order="a.b.c", key=party),
+        mesh.Commit(job=JOB, generation=2, ballot=3, order="a.b.c"),
+        mesh.Ballots(vote=vote, refused="outdated", part=b"sealed"),
+        mesh.News(job=JOB, generation=2, kind="printed", ballot=3, order="a.b.c"),
+    ]  # fmt: skip
+
+
+def _holders(party: node.PartyKey) -> list[Message]:
+    """How a job gets other holders."""
+    start = mesh.Vote(promised=3, attempts=(mesh.Attempt(ballot=3, order="o-1", releaser=NODE, carried=True),))
+    proposal = holders.Proposal(table="a.b.c", start=start)
+    accepted = holders.Accepted(number=6, proposal=proposal)
+    link = holders.Link(table="a.b.c", acceptances=("a.b.c",))
+    return [
+        proposal, accepted, link,
+        holders.HoldersOrder(
+            jti="h-1", iss="acme", aud=NODE, iat=NOW, exp=NOW + 600, job=JOB, base=2, number=7, out=("f" * 32,),
+            candidates=("e" * 32,), wanted=1, urgent=True,
+        ),
+        holders.Close(job=JOB, generation=2, number=7, order="a.b.c"),
+        holders.Closed(vote=start, closed=7, accepted=accepted, key=party, refused="outdated"),
+        holders.Accept(job=JOB, generation=2, number=7, proposal=proposal, order="a.b.c"),
+        holders.AcceptanceAnswer(acceptance="a.b.c", refused="outdated"),
+        holders.Acceptance(
+            voter=IDENTITY, job=JOB, base=2, base_table=PUBLIC, number=7, table=PUBLIC, start=PUBLIC
+        ),
+        holders.Opening(
+            table="a.b.c", expires=NOW + 60, owner="ada@example.com", host="desk-9", cups_job_id=7,
+            claim_code="7KQ2-M9XD", picture_key=b"k" * 32, earlier=(link,), acceptances=("a.b.c",), start=start,
+            again=True,
+        ),
+    ]  # fmt: skip
+
+
+def _seen_mesh() -> list[Message]:
+    """What people are shown of it."""
+    seen = views.MeshNodeView(
+        node=NODE, name="desk-1", role="super", here=True, awake=True, endpoint="192.0.2.9:9264", version=__version__,
+        held=5, room=1 << 30, lag=0.004, owed=1, trouble="It does not answer.",
+    )  # fmt: skip
+    job = views.MeshJobView(
+        id=JOB, state="held", generation=2, holders=(NODE,), promised=3, attempts=("3 by desk-1: nothing sent",)
+    )
+    return [seen, job, views.MeshView(site="hq", revision=7, nodes=(seen,), jobs=(job,), placed=4, short=1)]
 
 
 def signed() -> dict[str, Any]:

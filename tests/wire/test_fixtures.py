@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from tests.wire import make
 
 from pullprint import __version__
-from pullprint.wire import api, node, order, signature, views
+from pullprint.wire import api, holders, mesh, node, order, signature, views
 from pullprint.wire.intake import read_line
 from pullprint.wire.jws import StatementRefused
 from pullprint.wire.order import verify_order
@@ -18,7 +18,7 @@ from pullprint.wire.types import Message
 from pullprint.wire.versions import RELEASES
 
 FOLDERS = [make.FOLDER / version for version in RELEASES]
-_MODULES = {"api": api, "node": node, "order": order, "views": views}
+_MODULES = {"api": api, "holders": holders, "mesh": mesh, "node": node, "order": order, "views": views}
 _OTHERS = ("intake.line", "signed")
 DROPPED: frozenset[tuple[str, str]] = frozenset()
 """Types and fields that a released version wrote and this one left out on purpose."""

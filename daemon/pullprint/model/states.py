@@ -35,6 +35,8 @@ class Event(StrEnum):
     DELIVERED = "delivered"
     LOST_TRACK = "lost-track"
     CAME_OUT = "came-out"
+    PRINTED_ELSEWHERE = "printed-elsewhere"
+    """Another holder printed it, or the owner says that what another holder printed came out."""
     CANCEL = "cancel"
     EXPIRE = "expire"
 
@@ -51,7 +53,8 @@ TABLE: dict[State, dict[Event, State]] = {
         Event.PREPARE: State.PREPARED,
         Event.CANCEL: State.CANCELLED,
         Event.EXPIRE: State.EXPIRED,
-        Event.LOST_TRACK: State.UNCERTAIN,  # the voter lost its record, and this is not the first order
+        Event.LOST_TRACK: State.UNCERTAIN,  # what became of an earlier attempt, here or elsewhere, nobody can tell
+        Event.PRINTED_ELSEWHERE: State.DONE,
     },
     State.PREPARED: {Event.COMMIT: State.COMMITTED, Event.ABANDON: State.HELD},
     State.COMMITTED: {Event.SEND: State.SENDING, Event.NOTHING_SENT: State.HELD},
@@ -62,6 +65,7 @@ TABLE: dict[State, dict[Event, State]] = {
     },
     State.UNCERTAIN: {
         Event.CAME_OUT: State.DONE,
+        Event.PRINTED_ELSEWHERE: State.DONE,
         Event.NOTHING_SENT: State.HELD,
         Event.PREPARE: State.PREPARED,  # only under an order that names the doubtful attempt: see votes.py
         Event.CANCEL: State.CANCELLED,

@@ -11,8 +11,12 @@ request                               answer                who
 ``POST /v1/jobs/{id}/release``        `JobView`             owner: `ReleaseRequest`
 ``POST /v1/jobs/{id}/settle``         `JobView`             owner: "it came out"
 ``DELETE /v1/jobs/{id}``              `JobView`             owner, root
+``GET /v1/mesh``                      `MeshView`            anyone on this host; its jobs for root only
+``GET /metrics``                      text              anyone on this host; for Prometheus (text format 0.0.4)
 ``GET /v1/doctor``                    list of `FindingView` anyone on this host
 ``POST /v1/join``                     `StatusView`          root and the daemon's own account: `JoinRequest`
+``POST /v1/sleep``                    `loans.SleepView`     the same: this host goes to sleep, its votes to the cloud
+``POST /v1/wake``                     `loans.SleepView`     the same: it is awake
 ``POST /v1/login``                    `LoginView`           anyone on this host, for the calling account
 ``GET /v1/login``                     `LoginView`           the same account: how it stands; ``?wait=S`` parks while
                                                             nobody has answered

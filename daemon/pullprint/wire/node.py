@@ -9,8 +9,12 @@ request                                  answer                  meaning
 ``POST /node/v1/reconcile`` `Holdings`   `Differences`           on every (re)connect: all that the node holds
 ``POST /node/v1/events`` `Events`        `Acknowledged`          what happened, in order, repeated until acknowledged
 ``POST /node/v1/releases`` `Ask`         `OrderItem`             for a terminal or a direct queue: an order, please
+``GET /node/v1/candidates?size=N``       `Candidates`            which nodes of the site would hold N bytes, best first
+``POST /node/v1/parts`` `PartAsk`        `PartItem`              the cloud's part, for new holders after a restart
+``POST /node/v1/certificate`` `CertificateAsk` `Certificate`     a new one for the mesh, before the old one expires
 ``POST /node/v1/printers`` `PrinterStates` 204                   what printers said of themselves
 ``POST /node/v1/pictures`` `PictureKeys`  204                    answers a `PictureItem`
+``POST /node/v1/loans`` and below        see `wire.loans`        votes of a node that goes to sleep
 ``GET /node/v1/uploads/{id}``            octets                  the sealed document of an `UploadItem`, once
 ``POST /node/v1/uploads/{id}`` `UploadResult` 204                what became of it
 ``POST /node/v1/logins`` `LoginAsk`      `LoginOffer`            device authorization request (RFC 8628, 3.1)
@@ -140,6 +144,8 @@ class SignedConfig(Message):
     protocol: int = PROTOCOL
     oldest: int = OLDEST
     """The cloud speaks every version of the protocol from this one on."""
+    roster: Annotated[str, Field(max_length=4 << 20)] = ""
+    """The nodes of the site (`wire.mesh.SignedRoster`); empty from a cloud that knows of no mesh."""
 
 
 class JobReport(Message):
@@ -174,6 +180,8 @@ class JobReport(Message):
     cloud_key: Id
     cloud_slot: Blob
     """The cloud's key part, HPKE-sealed to *cloud_key*, as it stands in the header."""
+    table: Annotated[str, Field(max_length=1 << 16)] = ""
+    """The `wire.mesh.KeyTable` of a generation after the first, as JWS by its author: it says who the holders are."""
 
 
 class StateReport(Message):
@@ -190,6 +198,8 @@ class StateReport(Message):
     nothing_sent: bool = False
     """Proof for *ballot*: not one byte left the releaser."""
     pages: Count | None = None
+    elsewhere: bool = False
+    """This node could not do it, such as reach the printer; another holder may."""
 
 
 class TraceReport(Message):
@@ -262,6 +272,7 @@ class Holding(Message):
 
     job: JobId
     state: Name
+    generation: Annotated[int, Field(ge=1, le=1 << 31)] = 1
 
 
 class Holdings(Message):
@@ -275,6 +286,12 @@ class Holdings(Message):
     last_event: Count
     """The highest number that this epoch has given to an event."""
     jobs: Annotated[tuple[Holding, ...], Field(max_length=100_000)]
+    role: Annotated[str, Field(max_length=16)] = "normal"
+    """A word of `model.placement.Role`; one that is not known counts as ``normal``."""
+    endpoints: Annotated[tuple[Annotated[str, Field(max_length=128)], ...], Field(max_length=8)] = ()
+    """Where its mesh listens (`wire.mesh.Endpoint`); empty: it has no mesh."""
+    room: Count = 0
+    """Bytes that it would still store for others."""
 
 
 class Differences(Message):
@@ -302,6 +319,42 @@ class Ask(Message):
     by: Name
 
 
+class Candidates(Message):
+    """Nodes that would hold a job, best first; not the one that asks."""
+
+    nodes: Annotated[tuple[NodeId, ...], Field(max_length=64)]
+
+
+class PartAsk(Message):
+    """A holder that was restarted before others held the job wants to place it now."""
+
+    job: JobId
+    generation: Annotated[int, Field(ge=1, le=1 << 31)]
+    """That it has."""
+
+
+class PartItem(Message):
+    """The cloud's key part, HPKE-sealed to the node's key, bound to the job and the word *order*."""
+
+    order: Id
+    part: Blob
+    part_key: Id
+
+
+class CertificateAsk(Message):
+    """A node's certificate for the mesh ends soon."""
+
+    csr: Annotated[str, Field(max_length=8_192)]
+    """PEM; the key may be a new one."""
+
+
+class Certificate(Message):
+    """PEM, and the CA's that it comes from."""
+
+    certificate: Annotated[str, Field(max_length=16_384)]
+    authority: Annotated[str, Field(max_length=16_384)]
+
+
 class OrderItem(Message):
     """An order and the cloud's key part for it."""
 
@@ -312,6 +365,18 @@ class OrderItem(Message):
     """The cloud's key part, HPKE-sealed to the releaser's key, bound to job and order (`vault.parts`)."""
     part_key: Id
     """The releaser's key that it is sealed to."""
+
+
+class HoldersItem(Message):
+    """A job is to have other holders: an order for it and the cloud's key part, for the holder that sees to it."""
+
+    kind: Literal["holders"] = "holders"
+    seq: Count = 0
+    order: Annotated[str, Field(max_length=1 << 14)]
+    """A `wire.holders.HoldersOrder` as JWS."""
+    part: Blob
+    """As in `OrderItem`, bound to this order's id."""
+    part_key: Id
 
 
 class CancelItem(Message):
@@ -381,6 +446,7 @@ class UnknownItem(Message):
 
 Item = Annotated[
     Annotated[OrderItem, Tag("order")]
+    | Annotated[HoldersItem, Tag("holders")]
     | Annotated[PictureItem, Tag("picture")]
     | Annotated[UploadItem, Tag("upload")]
     | Annotated[CancelItem, Tag("cancel")]
@@ -388,7 +454,7 @@ Item = Annotated[
     | Annotated[SettleItem, Tag("settle")]
     | Annotated[ConfigItem, Tag("config")]
     | Annotated[UnknownItem, Tag(UNKNOWN)],
-    by_kind("order", "picture", "upload", "cancel", "owner", "settle", "config"),
+    by_kind("order", "holders", "picture", "upload", "cancel", "owner", "settle", "config"),
 ]
 
 

@@ -53,14 +53,15 @@ def sign_order(order: Order, key: bytes) -> str:
     return jws.sign(order, KIND, key)
 
 
-def verify_order(token: str, pin: bytes, node: str, organisation: str, now: float) -> Order:
+def verify_order(token: str, pin: bytes, node: str, organisation: str, now: float | None) -> Order:
     """The order in *token*, which must be for this *node*, in time, and signed by the *pin* (raw Ed25519 public key).
 
-    Raises StatementRefused. That it is used once is the votes' matter, not this function's.
+    *now* is None where it is a matter of the past. Raises StatementRefused. That it is used once is the votes' matter,
+    not this function's.
     """
     order = jws.verify(token, KIND, Order, pin, LIMIT)
     if order.iss != organisation or order.aud != node:
         raise OrderRefused(reason="it is meant for another node or organisation")
-    if not order.iat - LIFETIME <= now <= order.exp or order.exp - order.iat > LIFETIME:
+    if order.exp - order.iat > LIFETIME or not (now is None or order.iat - LIFETIME <= now <= order.exp):
         raise OrderRefused(reason="it has expired")
     return order

@@ -43,6 +43,12 @@ class JobView(Message):
     picture: bool = False
     """There is a picture of its first page: see `PicturesRequest`."""
     ended: Count | None = None
+    copies: Count = 0
+    """Holders; 0: not known."""
+    awake: Count = 0
+    """Those of them that are awake."""
+    holders: tuple[str, ...] = ()
+    """Their names, this host or the host that it came from first."""
 
 
 class StepView(Message):
@@ -137,6 +143,59 @@ class StatusView(Message):
     """What the cloud runs, as it said at the last connect."""
     config_trouble: str = ""
     """What is the matter with the configuration file; empty when nothing is."""
+
+
+class MeshNodeView(Message):
+    """A node of the site, as this one (or the cloud) sees it."""
+
+    node: str
+    name: str
+    role: str
+    """A word of `model.placement.Role`."""
+    here: bool = False
+    """It is the one that answers."""
+    awake: bool = False
+    endpoint: str = ""
+    """Where it was reached last."""
+    version: str = ""
+    held: Count = 0
+    """Jobs that it holds."""
+    room: Count = 0
+    """Bytes that it would still store for others."""
+    lag: float | None = None
+    """Seconds that its last answer took; None: there was none lately."""
+    owed: Count = 0
+    """Messages that wait for it."""
+    trouble: str = ""
+    """Why it cannot be reached."""
+
+
+class MeshJobView(Message):
+    """A held job and its copies."""
+
+    id: str
+    state: str
+    generation: Count
+    holders: tuple[str, ...]
+    """Node ids."""
+    promised: Count = 0
+    """The highest ballot that this node promised."""
+    attempts: tuple[str, ...] = ()
+    """Those that this node voted for, such as «3 by reception: nothing sent»."""
+
+
+class MeshView(Message):
+    """``pullprint mesh``: the site's nodes and, for root, the jobs on this one."""
+
+    site: str
+    revision: Count
+    """Of the roster."""
+    nodes: tuple[MeshNodeView, ...]
+    jobs: tuple[MeshJobView, ...] = ()
+    placed: Count = 0
+    """Jobs held here that have all the copies that they should."""
+    short: Count = 0
+    """Jobs held here that still lack copies."""
 
 
 class JoinRequest(Message):
