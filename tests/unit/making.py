@@ -56,7 +56,7 @@ class Parties:
         return seal(
             io.BytesIO(document).readinto, path, job=job or new_job_id(), context=self.context(), parties=self.parties,
             identity=self.identity, limit=limit,
-        )  # fmt: skip
+        ).header  # fmt: skip
 
     def part(self, header: Header, party: str) -> bytes:
         _, slot = header.slot(party)

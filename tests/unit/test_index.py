@@ -20,7 +20,7 @@ from pullprint.model.facts import Facts
 from pullprint.model.states import Event, State, WrongState
 from pullprint.model.votes import Attempt, Refusal, Vote, promise
 from pullprint.node.holder import record_of
-from pullprint.vault.index import _UPGRADES, OUTBOX_BYTES, Ambiguous, Index, IndexBroken, IndexFailed
+from pullprint.vault.index import _UPGRADES, OUTBOX_BYTES, Ambiguous, Index, IndexBroken, IndexFailed, VoteRefused
 from pullprint.vault.opening import read_header
 from pullprint.vault.record import Record, Step
 from pullprint.wire.node import PictureReport
@@ -51,7 +51,7 @@ def reports(index: Index) -> list[dict[str, object]]:
 def test_what_was_added_comes_back_field_by_field(index: Index) -> None:
     held = record(
         title="ä☃🖨", facts=Facts(pages=2, color_pages=1), cloud_slot=os.urandom(96), claim_code="7KQ2-M9XD",
-        vote=Vote(3, (Attempt(1, "a", True), Attempt(3, "b")), lost=True),
+        vote=Vote(3, (Attempt(1, "a", nothing_sent=True), Attempt(3, "b")), lost=True),
     )  # fmt: skip
     assert index.add(held, [STEP]) == held
     assert index.get(held.id) == held
@@ -80,7 +80,7 @@ def test_an_id_that_is_held_is_never_written_over_by_another_job(index: Index) -
 def test_a_move_is_state_trace_and_report_or_none_of_them(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     held = index.add(record(), [STEP])
     vote = Vote(1)
-    moved = index.move(held.id, Event.PREPARE, Step("prepared", "Released."), order="o", ballot=1, vote=vote)
+    moved = index.move(held.id, Event.PREPARE, Step("prepared", "Released."), order="o", ballot=1, vote=lambda _: vote)
     assert (moved.state, moved.vote, moved.sentence) == (State.PREPARED, vote, "Released.")
     assert [traced.step.event for traced in index.trace(held.id)] == ["stored", "prepared"]
     assert [report["kind"] for report in reports(index)] == ["job", "trace", "trace", "state"]
@@ -106,17 +106,12 @@ def test_a_move_that_the_table_of_states_lacks_changes_nothing(index: Index) -> 
 def test_only_an_attempt_that_sent_nothing_is_reported_as_proof(index: Index) -> None:
     held = index.add(record(), [STEP])
     committed = Vote(1, (Attempt(1, "o"),))
-    steps = [
-        (Event.PREPARE, Vote(1)),
-        (Event.COMMIT, committed),
-        (Event.SEND, None),
-        (Event.LOST_TRACK, None),
-    ]
-    for event, vote in steps:
-        index.move(held.id, event, STEP, order="o", ballot=1, vote=vote)
+    index.move(held.id, Event.PREPARE, STEP, order="o", ballot=1, vote=lambda _: Vote(1))
+    index.move(held.id, Event.COMMIT, STEP, then=[(Event.SEND, STEP)], order="o", ballot=1, vote=lambda _: committed)
+    index.move(held.id, Event.LOST_TRACK, STEP, order="o", ballot=1)
     assert not any(report.get("nothing_sent") for report in reports(index))
-    proof = Vote(1, (Attempt(1, "o", True),))
-    index.move(held.id, Event.NOTHING_SENT, STEP, order="o", ballot=1, vote=proof)
+    proof = Vote(1, (Attempt(1, "o", nothing_sent=True),))
+    index.move(held.id, Event.NOTHING_SENT, STEP, order="o", ballot=1, vote=lambda _: proof)
     assert reports(index)[-1]["nothing_sent"] is True
 
 
@@ -218,7 +213,7 @@ def test_only_jobs_that_wait_expire_and_only_ended_ones_are_forgotten(index: Ind
         index.add(record(expires=early), []),
         index.add(record(expires=early + 1_000_000), []),
     )
-    index.move(busy.id, Event.PREPARE, STEP, ballot=1, vote=Vote(1))
+    index.move(busy.id, Event.PREPARE, STEP, ballot=1, vote=lambda _: Vote(1))
     assert [found.id for found in index.expired(clock.now())] == [waiting.id]
     assert index.keys_in_use() == {waiting.own_key}
     index.move(waiting.id, Event.EXPIRE, STEP)
@@ -308,21 +303,6 @@ def test_facts_that_come_after_a_jobs_end_bring_no_picture(index: Index) -> None
     assert index.picture_keys([held.id]) == {} and "picture" not in kinds(index)
 
 
-def test_an_index_of_the_first_version_learns_to_keep_keys(tmp_path: Path, clock: ManualClock) -> None:
-    index = Index(tmp_path / "index", clock)
-    held = index.add(record(), [STEP])
-    index.close()
-    with sqlite3.connect(tmp_path / "index") as old:
-        old.executescript("DROP TABLE picture; PRAGMA user_version = 0;")
-    old.close()
-    index = Index(tmp_path / "index", clock)
-    try:
-        index.learn(held.id, FACTS, facts=Facts(1, 0), picture=picture(held))
-        assert index.picture_keys([held.id]) == {held.id: KEY}
-    finally:
-        index.close()
-
-
 FIRST_SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE job (
@@ -365,6 +345,9 @@ def test_an_index_of_the_very_first_version_is_brought_up_to_date_and_goes_on(
             assert (held.owner, held.state, held.vote.promised) == ("ada@example.com", State.HELD, 1)
             assert index.epoch() == "0011223344556677" and not index.rebuilding() and index.outbox(9)[0][0] == 1
             assert index.note(held.id, STEP).sentence == STEP.text
+            index.learn(held.id, FACTS, facts=Facts(1, 0), picture=picture(held))
+            assert index.picture_keys([held.id]) == {held.id: KEY}
+            assert (held.holders, held.replica, index.key_table(held.id)) == ((), False, "")
         finally:
             index.close()
     with sqlite3.connect(tmp_path / "index") as now:
@@ -466,3 +449,65 @@ def test_kill_9_in_the_middle_of_adding_loses_nothing_that_was_acknowledged(
         assert {job for _, job in acknowledged} <= set(told)
     finally:
         index.close()
+
+
+def test_a_vote_that_refuses_changes_nothing(index: Index) -> None:
+    held = index.add(record(), [STEP])
+    before = reports(index)
+    for call in (
+        lambda: index.cast(held.id, lambda _: Refusal.OUTDATED, STEP),
+        lambda: index.move(held.id, Event.PREPARE, STEP, order="o", ballot=1, vote=lambda _: Refusal.VOTE_LOST),
+    ):
+        with pytest.raises(VoteRefused) as refused:
+            call()
+        assert refused.value.vote == held.vote
+    assert index.get(held.id) == held and reports(index) == before
+
+
+def test_news_wait_for_each_peer_in_order_and_are_written_with_what_they_tell(index: Index) -> None:
+    held = index.add(record(), [STEP])
+    with pytest.raises(WrongState):
+        index.move(held.id, Event.DELIVERED, STEP, news={"b": "never"})
+    index.move(held.id, Event.PREPARE, STEP, news={"b": "first", "c": "first"})
+    index.move(held.id, Event.ABANDON, STEP, news={"b": "second"})
+    assert index.news_waiting() == {"b": 2, "c": 1}
+    told = []
+    while waiting := index.news("b"):
+        told.append(waiting[1])
+        index.news_told(waiting[0])
+    assert told == ["first", "second"] and index.news_waiting() == {"c": 1}
+
+
+def test_a_copy_is_told_by_its_origin_and_never_goes_back_a_generation(index: Index) -> None:
+    copy = record(replica=True, generation=3, holders=("a", "b"))
+    assert index.install(copy, "table 3", b"k" * 32) == copy
+    assert index.install(replace(copy, generation=2, holders=("a",)), "table 2") == copy
+    assert (index.key_table(copy.id), index.picture_keys([copy.id])) == ("table 3", {copy.id: b"k" * 32})
+    voted = index.cast(copy.id, lambda _: Vote(4))
+    newer = index.install(replace(copy, generation=4, holders=("b", "c")), "table 4")
+    assert (newer.holders, newer.vote, index.key_table(copy.id)) == (("b", "c"), voted.vote, "table 4")
+    assert index.unreported() == 0, "its origin tells the cloud"
+    assert index.unplaced() == [] and index.direct_held() == []
+
+
+def test_only_a_held_job_gets_other_holders(index: Index) -> None:
+    held = index.add(record(), [STEP])
+    placed = replace(held, generation=2, holders=("a", "b", "c"))
+    index.move(held.id, Event.PREPARE, STEP)
+    with pytest.raises(WrongState):
+        index.regenerate(placed, "table", STEP)
+    assert index.get(held.id).holders == () and [waits.id for waits in index.unplaced()] == []
+    index.move(held.id, Event.ABANDON, STEP)
+    assert [waits.id for waits in index.unplaced()] == [held.id]
+    assert index.regenerate(placed, "table", STEP).holders == ("a", "b", "c")
+    assert reports(index)[-1]["table"] == "table" and index.unplaced() == []
+    with pytest.raises(WrongState):
+        index.regenerate(placed, "another", STEP)
+
+
+def test_an_order_that_comes_again_frees_nothing_of_its_first_time(index: Index) -> None:
+    held = index.add(record(), [STEP])
+    committed = Vote(1, (Attempt(1, "o", "n"),))
+    index.move(held.id, Event.LOST_TRACK, STEP, order="o", ballot=1, vote=lambda _: committed)
+    assert index.refuse(held.id, STEP, "o", 1).vote == committed
+    assert index.refuse(held.id, STEP, "p", 2).vote.attempts[1:] == (Attempt(2, "p", nothing_sent=True),)

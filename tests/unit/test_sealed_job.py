@@ -414,7 +414,7 @@ def read(buffer):
     left -= count
     return count
 header = seal(read, path, job="0" * 32, context=parties.context(), parties=parties.parties,
-              identity=parties.identity, limit=1 << 31)
+              identity=parties.identity, limit=1 << 31).header
 by_party = {name: parties.part(header, name) for name in parties.private}
 with OpenJob(path, "0" * 32, lambda _: by_party) as opened:
     total = sum(len(chunk) for chunk in opened.chunks())

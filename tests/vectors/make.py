@@ -62,7 +62,7 @@ class Vector:
             self.header = seal(
                 io.BytesIO(self.document).readinto, self.path, job=self.job, context=self.context,
                 parties=self.parties, identity=self.identity, limit=1 << 20,
-            )  # fmt: skip
+            ).header  # fmt: skip
         self.path.chmod(0o644)
         self.length = len(self.header.encode())
         self.end = self.path.stat().st_size

@@ -8,19 +8,20 @@ the votes, which are then marked as lost. One thread uses an Index (`base.worker
 import json
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pullprint import __version__
 from pullprint.base.clock import Clock
 from pullprint.base.errors import NotFound, PullprintError, WrittenByNewer
 from pullprint.model.facts import Facts
-from pullprint.model.states import ENDED, UNDER_WAY, Event, State, follow
+from pullprint.model.states import ENDED, UNDER_WAY, Event, State, WrongState, follow
 from pullprint.model.ticket import Ticket
-from pullprint.model.votes import Attempt, Vote, burn, sent_nothing
+from pullprint.model.votes import Acceptance, Attempt, Proposal, Refusal, Vote, burn, lose, sent_nothing
 from pullprint.vault.record import Record, Step, TracedStep
 from pullprint.wire import node as wire
 from pullprint.wire.types import ticket_to_dict
@@ -46,13 +47,27 @@ CREATE TABLE IF NOT EXISTS trace (
 CREATE TABLE IF NOT EXISTS picture (job TEXT PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS outbox (n INTEGER PRIMARY KEY AUTOINCREMENT, report TEXT NOT NULL);
 """
-_UPGRADES = (_SCHEMA_1,)
+_SCHEMA_2 = """
+ALTER TABLE job ADD COLUMN holders TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE job ADD COLUMN replica INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE job ADD COLUMN last_order TEXT NOT NULL DEFAULT '';
+ALTER TABLE job ADD COLUMN last_ballot INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE job ADD COLUMN last_token TEXT NOT NULL DEFAULT '';
+DROP INDEX job_direct;
+CREATE INDEX job_direct ON job (state) WHERE direct_printer != '' AND replica = 0;
+CREATE INDEX job_unplaced ON job (state) WHERE generation = 1;
+CREATE TABLE key_table (job TEXT PRIMARY KEY, token TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE news (n INTEGER PRIMARY KEY AUTOINCREMENT, peer TEXT NOT NULL, message TEXT NOT NULL);
+CREATE INDEX news_by_peer ON news (peer, n);
+"""
+_UPGRADES = (_SCHEMA_1, _SCHEMA_2)
 """What brings an index from each schema to the next. Those from before schemas were numbered (PRAGMA user_version is 0)
 may lack the tables that came last, and have nothing else different. What is here is never changed, only added to."""
 _COLUMNS = (
     "id, job_uuid, cups_job_id, queue, owner, submitter, host, title, content_type, size, ticket, facts, state, "
     "sentence, created, expires, direct_printer, claim_code, generation, own_key, cloud_key, cloud_slot, vote, "
-    "printer, changed"
+    "printer, changed, holders, replica, last_order, "
+    "last_ballot, last_token"
 )
 OUTBOX_BYTES = 1 << 20
 """Of reports in one request, pictures included: what a slow line carries in the time that a request may take."""
@@ -79,6 +94,31 @@ class Ambiguous(PullprintError):
 
     code = "ambiguous"
     http_status = 409
+
+
+class VoteRefused(PullprintError):
+    """This host cannot vote for that now ({refusal}). Nothing was printed by it; the job is still held."""
+
+    code = "vote-refused"
+    http_status = 409
+
+    def __init__(self, refusal: Refusal, vote: Vote) -> None:
+        super().__init__(refusal=refusal.value)
+        self.refusal = refusal
+        self.vote = vote
+        """The record, unchanged."""
+
+
+class OtherGeneration(PullprintError):
+    """The hosts that hold this job have changed meanwhile. Nothing was printed; the job is still held, release it
+    again in a moment."""
+
+    code = "other-generation"
+    http_status = 409
+
+
+Cast = Callable[[Vote], Vote | Refusal]
+"""A change of a voter's record: one of the functions of `model.votes` with all but the record filled in."""
 
 
 class Index:
@@ -141,17 +181,105 @@ class Index:
             if known:
                 return known
             self._write(record)
-            self._report(_job_report(record))
+            self._report(self._job_report(record))
             for step in steps:
                 self._trace(record.id, step)
         return record
 
+    def install(self, record: Record, table: str, picture: bytes = b"") -> Record:
+        """Hold a copy: *record*, whose key table is *table* (JWS) and the key of whose picture is *picture*, if any.
+
+        An older generation than is known changes nothing, and a vote that is known stays. The copy's origin tells the
+        cloud of it.
+        """
+        with self._transaction():
+            known = self._find(record.id)
+            if known is not None and (known.generation >= record.generation or known.state in ENDED):
+                return known
+            if known is not None:
+                record = replace(known, generation=record.generation, holders=record.holders, own_key=record.own_key,
+                                 cloud_key=record.cloud_key, cloud_slot=record.cloud_slot)  # fmt: skip
+            self._write(record)
+            self._db.execute("INSERT OR REPLACE INTO key_table VALUES (?, ?)", (record.id, table))
+            if picture:
+                self._db.execute("INSERT OR REPLACE INTO picture VALUES (?, ?)", (record.id, picture))
+        return record
+
+    def regenerate(self, record: Record, table: str, step: Step) -> Record:
+        """The origin's decision: *record*'s generation, holders and keys are those of *table* from now on.
+
+        Raises WrongState unless the job is held, and of an older generation.
+        """
+        with self._transaction():
+            before = self.get(record.id)
+            if before.state not in (State.HELD, State.UNCERTAIN) or before.generation >= record.generation:
+                raise WrongState(state=before.state.value)
+            after = replace(before, generation=record.generation, holders=record.holders, own_key=record.own_key,
+                            cloud_key=record.cloud_key, cloud_slot=record.cloud_slot)  # fmt: skip
+            self._write(after)
+            self._db.execute("INSERT OR REPLACE INTO key_table VALUES (?, ?)", (record.id, table))
+            self._trace(record.id, step)
+            self._report(self._job_report(after))
+        return after
+
+    def open_generation(
+        self, record: Record, table: str, start: Callable[[Record | None], Vote | Refusal], step: Step,
+        picture: bytes = b"",
+    ) -> Record:  # fmt: skip
+        """A generation after the second is in force: *record*'s generation, holders and keys are those of *table*, and
+        its vote is what *start* makes of what is known here. Without a key in it, this node holds it no more.
+
+        An older generation than is known changes nothing, nor does any once the job has ended. Raises WrongState while
+        it is being released, and VoteRefused.
+        """
+        with self._transaction():
+            before = self._find(record.id)
+            if before is not None and (before.generation >= record.generation or before.state in ENDED):
+                return before
+            if before is not None and before.state in UNDER_WAY:
+                raise WrongState(state=before.state.value)
+            vote = start(before)
+            if isinstance(vote, Refusal):
+                raise VoteRefused(vote, before.vote if before is not None else Vote())
+            after = replace(record, vote=vote)
+            if before is not None:
+                after = replace(before, vote=vote, generation=record.generation, holders=record.holders,
+                                own_key=record.own_key, cloud_key=record.cloud_key,
+                                cloud_slot=record.cloud_slot)  # fmt: skip
+            self._write(after)
+            self._db.execute("INSERT OR REPLACE INTO key_table VALUES (?, ?)", (record.id, table))
+            if not after.own_key:
+                self._db.execute("DELETE FROM picture WHERE job = ?", (record.id,))
+            elif picture:
+                self._db.execute("INSERT OR REPLACE INTO picture VALUES (?, ?)", (record.id, picture))
+            self._trace(record.id, step)
+            if after.own_key:
+                self._report(self._job_report(after))
+        return after
+
+    def key_table(self, job: str) -> str:
+        """The JWS of the latest key table of *job*; empty in its first generation."""
+        row = self._db.execute("SELECT token FROM key_table WHERE job = ?", (job,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def unplaced(self) -> list[Record]:
+        """The jobs of this node that nobody else holds yet."""
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM job WHERE generation = 1 AND state IN (?, ?) ORDER BY created",
+            (State.HELD, State.UNCERTAIN),
+        )
+        return [_record(row) for row in rows]
+
     def get(self, job: str) -> Record:
         """The record of *job*. Raises NotFound."""
-        row = self._db.execute(f"SELECT {_COLUMNS} FROM job WHERE id = ?", (job,)).fetchone()
-        if row is None:
+        record = self._find(job)
+        if record is None:
             raise NotFound(what="job")
-        return _record(row)
+        return record
+
+    def _find(self, job: str) -> Record | None:
+        row = self._db.execute(f"SELECT {_COLUMNS} FROM job WHERE id = ?", (job,)).fetchone()
+        return None if row is None else _record(row)
 
     def by_uuid(self, job_uuid: str) -> Record | None:
         """The record of the job with that job-uuid, ended or not."""
@@ -187,9 +315,20 @@ class Index:
             _record(row) for row in self._db.execute(f"SELECT {_COLUMNS} FROM job WHERE state IN ({marks})", states)
         ]
 
+    def next_held(self, after: str) -> tuple[str, int]:
+        """The held job of which a copy is here whose id follows *after*, beginning anew behind the last, and how many
+        such there are; an empty id when there is none."""
+        count, first, following = self._db.execute(
+            "SELECT count(*), min(id), min(id) FILTER (WHERE id > ?) FROM job WHERE state IN (?, ?) AND own_key != ''",
+            (after, State.HELD, State.UNCERTAIN),
+        ).fetchone()
+        return str(following or first or ""), int(count)
+
     def direct_held(self) -> list[Record]:
         """The held jobs of direct queues; cheap, however many others are held."""
-        rows = self._db.execute(f"SELECT {_COLUMNS} FROM job WHERE state = ? AND direct_printer != ''", (State.HELD,))
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM job WHERE state = ? AND direct_printer != '' AND replica = 0", (State.HELD,)
+        )
         return [_record(row) for row in rows]
 
     def expired(self, now: float) -> list[Record]:
@@ -206,32 +345,105 @@ class Index:
         event: Event,
         step: Step,
         *,
+        then: Sequence[tuple[Event, Step]] = (),
         order: str = "",
         ballot: int = 0,
-        vote: Vote | None = None,
+        vote: Cast | None = None,
+        generation: int = 0,
         printer: str | None = None,
         pages: int | None = None,
+        token: str = "",
+        news: Mapping[str, str] = MappingProxyType({}),
+        tell: bool = True,
+        elsewhere: bool = False,
     ) -> Record:
-        """Let *event* happen to *job*: state, trace and report in one durable transaction.
+        """Let *event*, and what is to come *then*, happen to *job*: state, vote, trace and report in one durable
+        transaction.
 
-        *step* tells it, also as the job's sentence. Raises WrongState when the table of states has no such move.
+        The last step tells it, also as the job's sentence. *token* is the JWS of *order*, where that begins. *news* are
+        messages (JSON) to be brought to other nodes. Unless *tell*, the cloud hears of the steps only. Raises
+        WrongState when the table of states has no such move, VoteRefused when *vote* refuses, and OtherGeneration when
+        the job is not of *generation* (0: of any); nothing is changed then.
         """
         with self._transaction():
-            before = self.get(job)
+            before = self._of(job, generation)
+            steps = ((event, step), *then)
+            state = before.state
+            for happens, _ in steps:
+                state = follow(state, happens)
             record = replace(
                 before,
-                state=follow(before.state, event),
-                sentence=step.text,
-                vote=vote or before.vote,
+                state=state,
+                sentence=steps[-1][1].text,
+                vote=_cast(before.vote, vote),
                 printer=before.printer if printer is None else printer,
                 changed=self._clock.now(),
+                last_order=order or before.last_order,
+                last_ballot=ballot if order else before.last_ballot,
+                last_token=token or before.last_token,
             )
             self._write(record)
             if record.state in ENDED:
                 self._db.execute("DELETE FROM picture WHERE job = ?", (job,))
-            self._trace(job, step)
-            self._report(_state_report(record, order, ballot, pages))
+                self._db.execute("DELETE FROM key_table WHERE job = ?", (job,))
+            for _, told in steps:
+                self._trace(job, told)
+            if tell:
+                self._report(_state_report(record, order, ballot, pages, elsewhere=elsewhere))
+            self._db.executemany("INSERT INTO news (peer, message) VALUES (?, ?)", news.items())
         return record
+
+    def cast(
+        self, job: str, vote: Cast, step: Step | None = None, printer: str | None = None, generation: int = 0
+    ) -> Record:
+        """Change the vote of *job*, durably; *step* tells it, *printer* is where it is to be printed.
+
+        Raises VoteRefused, and OtherGeneration when the job is not of *generation* (0: of any).
+        """
+        with self._transaction():
+            before = self._of(job, generation)
+            record = replace(before, vote=_cast(before.vote, vote), printer=printer or before.printer)
+            if record.vote != before.vote:
+                self._write(record)
+                if step is not None:
+                    self._trace(job, step)
+        return record
+
+    def cast_many(self, jobs: Iterable[str], vote: Callable[[Record], Vote | Refusal]) -> list[Record]:
+        """Change the votes of *jobs*, all of them in one durable transaction; their records, without those that refuse
+        and those that are not here."""
+        changed = []
+        with self._transaction():
+            for job in jobs:
+                before = self._find(job)
+                after = before and vote(before)
+                if before is None or not isinstance(after, Vote):
+                    continue
+                record = replace(before, vote=after)
+                if record.vote != before.vote:
+                    self._write(record)
+                changed.append(record)
+        return changed
+
+    def _of(self, job: str, generation: int) -> Record:
+        record = self.get(job)
+        if generation and record.generation != generation:
+            raise OtherGeneration
+        return record
+
+    def news(self, peer: str) -> tuple[int, str] | None:
+        """The oldest message that waits for *peer*, with its number."""
+        row = self._db.execute("SELECT n, message FROM news WHERE peer = ? ORDER BY n LIMIT 1", (peer,)).fetchone()
+        return None if row is None else (int(row[0]), str(row[1]))
+
+    def news_told(self, n: int) -> None:
+        """That message has arrived, or nobody is there any more to get it."""
+        with self._transaction():
+            self._db.execute("DELETE FROM news WHERE n = ?", (n,))
+
+    def news_waiting(self) -> dict[str, int]:
+        """How many messages wait, by peer."""
+        return {str(peer): int(n) for peer, n in self._db.execute("SELECT peer, count(*) FROM news GROUP BY peer")}
 
     def note(self, job: str, step: Step) -> Record:
         """Tell something of *job* that does not move it."""
@@ -250,14 +462,20 @@ class Index:
             self._report(_state_report(record, "", 0, pages))
         return record
 
-    def refuse(self, job: str, step: Step, order: str, ballot: int) -> Record:
-        """Tell why *order* was refused before any vote, and see to it that its *ballot* can never be used."""
+    def refuse(self, job: str, step: Step, order: str, ballot: int, *, elsewhere: bool = False) -> Record:
+        """Tell why *order* was refused before any vote, and see to it that its *ballot* can never be used.
+
+        *elsewhere*: another holder may be able to carry it out.
+        """
         with self._transaction():
             before = self.get(job)
-            record = replace(before, sentence=step.text, vote=burn(before.vote, ballot))
+            # An order that comes a second time may have printed the first time: of that nothing is proven.
+            used = any(attempt.order == order for attempt in before.vote.attempts)
+            vote = burn(before.vote, ballot, "" if used else order)
+            record = replace(before, sentence=step.text, vote=vote)
             self._write(record)
             self._trace(job, step)
-            self._report(_state_report(record, order, ballot))
+            self._report(_state_report(record, order, ballot, elsewhere=elsewhere))
         return record
 
     def learn(
@@ -281,7 +499,8 @@ class Index:
                 record = replace(record, owner=owner, claim_code="", sentence=step.text)
             self._write(record)
             self._trace(job, step)
-            self._report(_job_report(record))
+            if not record.replica:
+                self._report(self._job_report(record))
             if picture is not None and record.state not in ENDED:
                 key, report = picture
                 self._db.execute("INSERT OR REPLACE INTO picture VALUES (?, ?)", (job, key))
@@ -303,7 +522,7 @@ class Index:
                 record = self.get(job)
             except NotFound:
                 return
-            self._report(_job_report(record))
+            self._report(self._job_report(record))
             for traced in self.trace(job):
                 self._report(_trace_report(job, traced))
 
@@ -334,7 +553,7 @@ class Index:
         with self._transaction():
             self._db.execute("UPDATE meta SET value = ? WHERE name = 'epoch'", (secrets.token_hex(8),))
             for record in self.jobs():
-                self._write(replace(record, vote=replace(record.vote, lost=True)))
+                self._write(replace(record, vote=lose(record.vote)))
 
     def unreported(self) -> int:
         """How many reports the cloud has not acknowledged."""
@@ -367,7 +586,8 @@ class Index:
                 )
             ]
             for job in jobs:
-                self._db.execute("DELETE FROM trace WHERE job = ?", (job,))
+                for table in ("trace", "picture", "key_table"):
+                    self._db.execute(f"DELETE FROM {table} WHERE job = ?", (job,))
                 self._db.execute("DELETE FROM job WHERE id = ?", (job,))
         return jobs
 
@@ -422,27 +642,43 @@ class Index:
     def _report(self, report: wire.Report) -> None:
         self._db.execute("INSERT INTO outbox (report) VALUES (?)", (report.model_dump_json(),))
 
+    def _job_report(self, record: Record) -> wire.JobReport:
+        table = self.key_table(record.id) if record.generation > 1 else ""
+        return _job_report(record, table)
 
-def _job_report(record: Record) -> wire.JobReport:
+
+def _cast(vote: Vote, change: Cast | None) -> Vote:
+    if change is None:
+        return vote
+    changed = change(vote)
+    if isinstance(changed, Refusal):
+        raise VoteRefused(changed, vote)
+    return changed
+
+
+def _job_report(record: Record, table: str) -> wire.JobReport:
     return wire.JobReport(
         job=record.id, job_uuid=record.job_uuid, cups_job_id=record.cups_job_id, queue=record.queue, owner=record.owner,
         submitter=record.submitter, host=record.host, title=record.title, content_type=record.content_type,
         size=record.size, ticket=record.ticket, facts=record.facts, state=record.state, sentence=record.sentence,
         created=record.created, expires=record.expires, direct_printer=record.direct_printer,
         claim_code=record.claim_code, generation=record.generation, ballot=record.vote.promised,
-        cloud_key=record.cloud_key, cloud_slot=record.cloud_slot,
+        cloud_key=record.cloud_key, cloud_slot=record.cloud_slot, table=table,
     )  # fmt: skip
 
 
-def _state_report(record: Record, order: str, ballot: int, pages: int | None = None) -> wire.StateReport:
+def _state_report(
+    record: Record, order: str, ballot: int, pages: int | None = None, *, elsewhere: bool = False
+) -> wire.StateReport:
     return wire.StateReport(
         job=record.id,
         state=record.state,
         sentence=record.sentence,
         order=order,
         ballot=ballot,
-        nothing_sent=ballot > 0 and record.state not in UNDER_WAY and sent_nothing(record.vote, ballot),
+        nothing_sent=ballot > 0 and record.state not in UNDER_WAY and sent_nothing(record.vote, ballot, order),
         pages=pages,
+        elsewhere=elsewhere,
     )
 
 
@@ -456,6 +692,7 @@ def _row(record: Record) -> tuple[object, ...]:
     values["ticket"] = json.dumps(ticket_to_dict(record.ticket))
     values["facts"] = json.dumps(record.facts.to_dict()) if record.facts else None
     values["vote"] = json.dumps(asdict(record.vote))
+    values["holders"] = json.dumps(record.holders)
     return tuple(values.values())
 
 
@@ -465,5 +702,17 @@ def _record(row: tuple[Any, ...]) -> Record:
     values["ticket"] = Ticket(ticket["copies"], tuple((name, value) for name, value in ticket["options"]))
     values["facts"] = Facts.from_dict(json.loads(values["facts"])) if values["facts"] else None
     values["state"] = State(values["state"])
-    values["vote"] = Vote(vote["promised"], tuple(Attempt(**attempt) for attempt in vote["attempts"]), vote["lost"])
+    values["holders"], values["replica"] = tuple(json.loads(values["holders"])), bool(values["replica"])
+    values["vote"] = _vote(vote)
     return Record(**values)
+
+
+def _vote(values: dict[str, Any]) -> Vote:
+    """A record as `dataclasses.asdict` gave it; what an older version did not know has its default."""
+    attempts = tuple(Attempt(**attempt) for attempt in values["attempts"])
+    accepted = values.get("accepted")
+    if accepted:
+        proposal = dict(accepted["proposal"])
+        proposal |= {"voters": tuple(proposal["voters"]), "start": _vote(proposal["start"])}
+        accepted = Acceptance(accepted["number"], Proposal(**proposal))
+    return Vote(**{**values, "attempts": attempts, "accepted": accepted})

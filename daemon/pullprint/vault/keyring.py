@@ -4,6 +4,7 @@ The identity (Ed25519) lives as long as the node. The HPKE keys (X25519) are *da
 when the last job sealed to it has ended; that is what shredding means on an SSD, where overwriting a file means little.
 """
 
+import calendar
 import re
 import secrets
 import time
@@ -58,6 +59,11 @@ class Keyring:
             private, _ = parts.new_key()
             write_once(self._directory / name, private)
         return PartyKey(key=name, public=parts.public_half(self.private(name)), expires=(int(now) // DAY + 2) * DAY)
+
+    def party(self, name: str) -> PartyKey:
+        """The public half of day key *name*. Raises PartRefused when it is not (or no longer) here."""
+        day = calendar.timegm(time.strptime(name[:8], "%Y%m%d")) if _DAY_KEY.fullmatch(name) else 0
+        return PartyKey(key=name, public=parts.public_half(self.private(name)), expires=day + 2 * DAY)
 
     def names(self) -> list[str]:
         """All day keys, oldest first."""

@@ -47,10 +47,11 @@ def wrap_pairs(data_key: bytes, parts: list[bytes], salt: bytes, job: str, gener
     )
 
 
-def unwrap(header: Header, parts: dict[int, bytes]) -> bytes:
+def unwrap(header: Header, parts: dict[int, bytes], sealed: Header | None = None) -> bytes:
     """The data key from any two *parts*, by slot number; checked against commitment and MAC. Raises SealDamaged.
 
-    Of more than two, one may be wrong: another pair is tried then.
+    Of more than two, one may be wrong: another pair is tried then. *header* has the slots and wraps of a generation; if
+    that is a later one, *sealed* is the header as it stands in the file.
     """
     refused: SealDamaged | None = None
     for wrap in header.wraps:
@@ -69,7 +70,7 @@ def unwrap(header: Header, parts: dict[int, bytes]) -> bytes:
             except InvalidTag:
                 refused = SealDamaged(reason="the key parts do not fit it")
                 continue
-            _check(header, data_key)
+            _check(sealed or header, data_key)
             return data_key
     raise refused or SealDamaged(reason="no two of the key parts at hand open it")
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from pullprint.vault import header as layout
 from pullprint.vault import keys
+from pullprint.vault.generation import in_generation
 from pullprint.vault.header import Header, SealDamaged
 from pullprint.vault.stream import check_stream, open_stream
+from pullprint.wire.mesh import KeyTable
 
 
 def read_header(path: Path) -> Header:
@@ -20,10 +22,13 @@ def read_header(path: Path) -> Header:
 class OpenJob:
     """A sealed job whose every byte was checked before the first one is handed out. A context manager."""
 
-    def __init__(self, path: Path, job: str, parts: Callable[[Header], Mapping[str, bytes]]) -> None:
+    def __init__(
+        self, path: Path, job: str, parts: Callable[[Header], Mapping[str, bytes]], table: KeyTable | None = None
+    ) -> None:
         """Open the file at *path* of *job*; *parts* gives key parts by party, once the header is known to be sound.
 
-        Blocking. Raises SealDamaged, FileNotFoundError, and what *parts* raises.
+        *table* has the slots of a generation after the first, and *parts* sees those. Blocking. Raises SealDamaged,
+        FileNotFoundError, and what *parts* raises.
         """
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
@@ -32,8 +37,9 @@ class OpenJob:
             self.header = layout.decode(encoded)
             if self.header.job != job:
                 raise SealDamaged(reason="it is another job's file")
-            by_slot = {self.header.slot(party)[0]: part for party, part in parts(self.header).items()}
-            data_key = keys.unwrap(self.header, by_slot)
+            current = in_generation(self.header, table)
+            by_slot = {current.slot(party)[0]: part for party, part in parts(current).items()}
+            data_key = keys.unwrap(current, by_slot, self.header)
             self._key = keys.payload_key(data_key, self.header.salt, job, self.header.context_hash)
             self._offset = len(encoded)
             check_stream(self._fd, self._offset, self.header.size, self._key, self.header.tags_digest)

@@ -62,6 +62,18 @@ class Record:
     """The printer (its id) of the latest attempt, or empty."""
     changed: float
     """Seconds since the epoch."""
+    holders: tuple[str, ...] = ()
+    """The nodes that hold it and vote on it; empty in the first generation, in which that is its origin alone."""
+    replica: bool = False
+    """It came from another node of the site, which tells the cloud of it."""
+    last_order: str = ""
+    last_ballot: int = 0
+    last_token: str = ""
+    """Order (its id), ballot and order (JWS) of this node's own latest attempt."""
+
+    def voters(self, own: str) -> tuple[str, ...]:
+        """Who votes on it; *own* is this node."""
+        return self.holders or (own,)
 
     @property
     def doubtful(self) -> tuple[int, ...]:

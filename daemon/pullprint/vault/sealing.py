@@ -4,7 +4,7 @@ alone."""
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -31,6 +31,14 @@ class Party:
     public: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A document that was sealed: the file's header, and the key, which is for memory alone."""
+
+    header: Header
+    data_key: bytes = field(repr=False)
+
+
 def seal(
     read: Reader,
     path: Path,
@@ -40,7 +48,7 @@ def seal(
     parties: Sequence[Party],
     identity: Ed25519PrivateKey,
     limit: int,
-) -> Header:
+) -> Sealed:
     """Seal what *read* yields into the new file *path*; durable, folder included, when this returns.
 
     *parties* are at least two. Raises TooLarge, OSError (a full disk …) and what *read* raises, and then leaves nothing
@@ -69,7 +77,7 @@ def seal(
         raise
     finally:
         os.close(target)
-    return header
+    return Sealed(header, data_key)
 
 
 def prepare(
