@@ -1,5 +1,6 @@
 """A joined node with a socket printer, in this process."""
 
+import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -30,3 +31,16 @@ async def host(root: Path, sink: RawPrinter) -> AsyncIterator[Host]:
     async with running(host):
         await host.join()
         yield host
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No multicast: hosts find each other by the roster alone."""
+
+    class Silent:
+        def __init__(self, *_: object) -> None: ...
+
+        async def run(self) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr("pullprint.node.mesh.Discovery", Silent)

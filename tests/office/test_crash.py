@@ -14,7 +14,7 @@ from tests.rig.printers import RawPrinter
 from tests.rig.processes import wait_until
 
 INTAKE = ["line-received", "sealing", "sealed", "indexed"]
-BEFORE_FIRST_BYTE = ["order-verified", "prepared", "committed"]
+BEFORE_FIRST_BYTE = ["order-verified", "prepared", "checked"]
 AFTER_FIRST_BYTE = ["sending", "half-sent", "delivered"]
 CLOUD_RELEASE = ["deciding:release_for_user", "decided:release_for_user"]
 CLOUD_REPORT = ["deciding:take", "decided:take"]

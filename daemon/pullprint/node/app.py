@@ -20,6 +20,7 @@ from pullprint.base.config import ConfigFile
 from pullprint.base.errors import PullprintError
 from pullprint.base.files import private_directory
 from pullprint.base.platform import launchd_sockets
+from pullprint.model.placement import Role
 from pullprint.node.channel import Channel
 from pullprint.node.client import CloudAway, CloudClient
 from pullprint.node.convert import Converter
@@ -32,9 +33,15 @@ from pullprint.node.intake import Intake, IntakeSilent, check_intake
 from pullprint.node.join import join
 from pullprint.node.local import LocalApi
 from pullprint.node.logins import Logins
+from pullprint.node.mesh import Mesh
+from pullprint.node.metrics import Counts
+from pullprint.node.overview import Overview
+from pullprint.node.placement import Placement
+from pullprint.node.quorum import Quorum
 from pullprint.node.release import Releaser
 from pullprint.node.settings import Settings
 from pullprint.node.site import Site
+from pullprint.node.sleep import Sleeper
 from pullprint.node.uploads import Uploads
 from pullprint.node.watch import Watch
 from pullprint.vault.index import Index
@@ -46,6 +53,8 @@ log = logging.getLogger(__name__)
 HOUSEKEEPING = 60.0
 """Seconds between looks for what has expired."""
 LONGEST_HOLD = 30 * 86_400
+MESH_PAUSE = 30.0
+"""Seconds until the mesh is started again after a fault."""
 SPOOL = "spool-"
 PATIENCE, DELIVERY_PATIENCE = 300.0, 3_600.0
 """See `Node._patience`."""
@@ -68,6 +77,12 @@ class Node:
         self._site = Site(settings.state_dir, clock)
         self._site.load()
         self._holder = Holder(settings.state_dir, self._keyring, clock)
+        self._client: CloudClient | None = None
+        self._counts = Counts()
+        self._placement = Placement(settings, self._holder, self._site, self._identity, clock, self._counts)
+        self._mesh = Mesh(settings, self._holder, self._site, self._identity, self._placement, clock, self._counts)
+        self._placement.cloud = self._mesh.cloud = self._cloud
+        self.sleeper = Sleeper(self._holder, clock, self._cloud)
         self._channel: Channel | None = None
         self._logins: Logins | None = None
         self._joining = asyncio.Lock()
@@ -82,24 +97,33 @@ class Node:
         with _spool(settings.runtime_dir) as spool:
             releaser = Releaser(
                 self._holder, self._site, self._identity, self._clock, backend_dir=settings.backend_dir, spool=spool,
-                trust=trust,
+                trust=trust, counts=self._counts,
             )  # fmt: skip
             counter = FactCounter(settings.facts_program, self._clock, service=settings.sandbox_socket)
-            intake = Intake(settings, self._holder, self._site, self._identity, counter, self._clock)
+            inquiry = Inquiry(self._holder, self._site, self._clock, trust)
+            releaser.doubted = inquiry.doubt
+            releaser.reclaim = self.sleeper.reclaim
+            releaser.damaged = self._mesh.scrub.doubt
+            placement = self._placement if self._mesh.wanted else None
+            intake = Intake(settings, self._holder, self._site, self._identity, counter, self._clock, placement)
             inherited = systemd.inherited_sockets() or launchd_sockets("intake", "control")
-            api = LocalApi(self, self._holder, self._site, settings.name).app()
+            api = LocalApi(self, self._holder, self._site, settings.name, self._overview(), self._counts).app()
             runner = web.AppRunner(api, access_log=None, shutdown_timeout=1.0)
             await runner.setup()
             await web.SockSite(runner, inherited.get("control") or _listen(settings.control_socket)).start()
             listener = inherited.get("intake") or _listen(settings.intake_socket)
             intake_path = listener.getsockname() if "intake" in inherited else str(settings.intake_socket)
+            if self._mesh.wanted and self._site.member:
+                await self._mesh.open()
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = [
                         group.create_task(intake.run(listener), name="intake"),
                         group.create_task(self._serve_cloud(releaser, intake), name="cloud"),
                         group.create_task(self._keep_house(), name="housekeeping"),
-                        group.create_task(Inquiry(self._holder, self._site, self._clock, trust).run(), name="inquiry"),
+                        group.create_task(inquiry.run(), name="inquiry"),
+                        group.create_task(self._serve_mesh(releaser), name="mesh"),
+                        group.create_task(self.sleeper.run(), name="sleeper"),
                     ]
                     silent = await _silence(intake_path)
                     if silent is None:
@@ -130,7 +154,7 @@ class Node:
         if member is None:
             sentence = "Not joined. Ask an admin for a join code, then: pullprint join CLOUD CODE"
         elif channel and channel.connected:
-            sentence = "" if config_trouble else "All is well."
+            sentence = "" if config_trouble else self._mesh.trouble or "All is well."
         else:
             sentence = (channel.trouble if channel else "") or "Connecting to the cloud."
         return StatusView(
@@ -178,7 +202,9 @@ class Node:
         )
         uploads = Uploads(client, intake, self._keyring, converter)
         async with client, asyncio.TaskGroup() as group:
-            self._channel = Channel(client, self._site, self._holder, releaser, uploads, self._clock)
+            mesh = self._mesh if self._mesh.wanted else None
+            self._client = client
+            self._channel = Channel(client, self._site, self._holder, releaser, uploads, self._clock, mesh)
             self._logins = Logins(client, self._channel, self._site, self._clock)
             group.create_task(self._channel.run(), name="channel")
             group.create_task(self._logins.run(), name="logins")
@@ -186,6 +212,41 @@ class Node:
                 DirectQueues(self._holder, self._site, self._channel, self._clock).run(), name="direct queues"
             )
             group.create_task(Watch(self._site, releaser.printers, client, self._clock).run(), name="watch")
+
+    async def _serve_mesh(self, releaser: Releaser) -> None:
+        if not self._mesh.wanted:
+            return
+        opened = self._site.member
+        while not self._site.member:
+            ticket = self._site.changed.ticket
+            await self._site.changed.wait(ticket)
+
+        def found(quorum: Quorum | None) -> None:
+            if quorum is not None:
+                quorum.proxy = self.sleeper.vote_for
+            releaser.quorum = quorum
+
+        self._mesh.found_voters = found
+        while True:
+            try:
+                if not opened:
+                    await self._mesh.open()
+                opened = False
+                await self._mesh.run()
+            except Exception:  # whatever it is, this host goes on printing
+                log.exception("the mesh failed")
+            await self._clock.sleep(MESH_PAUSE)
+
+    def _cloud(self) -> CloudClient | None:
+        return self._client if self._channel is not None and self._channel.connected else None
+
+    def _overview(self) -> Overview:
+        return Overview(
+            self._holder, self._site, self._settings.name,
+            peers=lambda: self._mesh.peers if self._mesh.wanted and self._site.member else None,
+            role=Role(self._settings.role),
+            room=lambda: self._mesh.copies.last_room,
+        )  # fmt: skip
 
     async def _check(self) -> None:
         """Ask the index, without which the intake can store nothing, what costs the same however much is held; and tell

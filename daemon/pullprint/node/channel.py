@@ -7,12 +7,14 @@ one poll. Orders are carried out beside the poll; everything else that the inbox
 import asyncio
 import logging
 from collections.abc import Coroutine
+from typing import Protocol
 
 from pullprint import __version__
 from pullprint.base.backoff import Backoff
+from pullprint.base.bell import Bell
 from pullprint.base.checkpoint import checkpoint
 from pullprint.base.clock import Clock
-from pullprint.base.errors import PullprintError
+from pullprint.base.errors import NotFound, PullprintError
 from pullprint.base.text import printable
 from pullprint.model.states import Event, State, WrongState
 from pullprint.node.client import CloudAway, CloudClient, CloudRefused
@@ -34,6 +36,8 @@ WATCHDOG = 120.0
 CONFIG_FRESH = 6 * 3_600
 """Seconds after which the configuration is fetched again although nothing said that it changed (its key is a day
 key)."""
+PLACE_FRESH = 60.0
+"""Seconds between two looks whether this host is at another address now."""
 GATHER = 0.1
 """Seconds from the first change to its report. The steps of a release come within milliseconds of each other, and
 telling each at once takes the processor from the release itself."""
@@ -48,18 +52,36 @@ LOST_VOTE = (
 OVER = "It was deleted or printed already; the copy that was still on this host is destroyed."
 
 
+class Mesh(Protocol):
+    """What the cloud is told of this node's mesh, and what it sends for it."""
+
+    role: str
+    moved: Bell
+    """Rings when `endpoints` may have changed."""
+
+    async def accept(self, token: str) -> bool: ...
+    async def endpoints(self) -> tuple[str, ...]: ...
+    async def room(self) -> int: ...
+    async def change_holders(self, item: wire.HoldersItem) -> None: ...
+
+
 class Channel:
     """Keeps this node and its cloud in step; `run` ends only when it is cancelled."""
 
     def __init__(
-        self, client: CloudClient, site: Site, holder: Holder, releaser: Releaser, uploads: Uploads, clock: Clock
-    ) -> None:
+        self, client: CloudClient, site: Site, holder: Holder, releaser: Releaser, uploads: Uploads, clock: Clock,
+        mesh: Mesh | None = None,
+    ) -> None:  # fmt: skip
+        """Without a *mesh* this node is alone at its site."""
         self._client = client
         self._site = site
         self._holder = holder
         self._releaser = releaser
         self._uploads = uploads
         self._clock = clock
+        self._mesh = mesh
+        self._endpoints: tuple[str, ...] = ()
+        """Where the cloud believes that this node's mesh listens."""
         self._since = 0
         self._saying = asyncio.Lock()
         self._tasks: asyncio.TaskGroup | None = None
@@ -80,6 +102,7 @@ class Channel:
         backoff = Backoff()
         async with asyncio.TaskGroup() as self._tasks:
             while True:
+                asked = 0.0
                 try:
                     await self._connect()
                     backoff.reset()
@@ -96,7 +119,8 @@ class Channel:
                     if self.connected or not self.trouble:
                         log.warning("cloud: %s", error)
                     self.connected_since, self.trouble = 0.0, str(error)
-                await self._clock.sleep(backoff.next())
+                    asked = error.retry_after if isinstance(error, CloudRefused) else 0.0
+                await self._clock.sleep(max(backoff.next(), asked))
 
     async def ask(self, ask: wire.Ask) -> wire.OrderItem:
         """An order for a release wanted at this node. Raises CloudAway, CloudRefused."""
@@ -139,8 +163,8 @@ class Channel:
             differences = await self._reconcile()
         for job in differences.report:
             record = await self._holder.read(Index.get, job)
-            if record.vote.lost and record.state is State.HELD:
-                # Neither side can say whether it was printed in between.
+            if record.vote.lost and record.state is State.HELD and len(record.holders) < 2:
+                # Other voters could tell whether it was printed in between; neither side can.
                 await self._holder.change(Index.move, job, Event.LOST_TRACK, Step("vote-lost", LOST_VOTE))
             await self._holder.read(Index.report_again, job)
         for job in differences.cancelled:
@@ -149,14 +173,20 @@ class Channel:
     async def _reconcile(self) -> wire.Differences:
         key = await asyncio.to_thread(self._holder.keyring.current, self._clock.now())
         held = await self._holder.read(Index.jobs)
+        mesh = self._mesh
+        endpoints = await mesh.endpoints() if mesh else ()
         holdings = wire.Holdings(
             epoch=self._holder.epoch,
             version=__version__,
             key=key,
             last_event=await self._holder.read(Index.last_event),
-            jobs=tuple(wire.Holding(job=record.id, state=record.state) for record in held),
+            jobs=tuple(wire.Holding(job=each.id, state=each.state, generation=each.generation) for each in held),
+            role=mesh.role if mesh else "normal",
+            endpoints=endpoints,
+            room=await mesh.room() if mesh else 0,
         )
         differences = await self._client.post("/node/v1/reconcile", holdings, wire.Differences)
+        self._endpoints = endpoints
         self._site.cloud_says(differences.now)
         self.cloud_version = printable(differences.version, 255)
         return differences
@@ -169,11 +199,26 @@ class Channel:
         check_protocol(PROTOCOL, signed.oldest, signed.protocol)
         self._site.cloud_says(signed.now)
         await self._site.accept(signed.config)
+        if self._mesh and signed.roster:
+            await self._mesh.accept(signed.roster)
 
     async def _refresh(self) -> None:
         while True:
-            await self._clock.sleep(CONFIG_FRESH)
+            await self._stale()
             await self._connect()
+
+    async def _stale(self) -> None:
+        """Until what the cloud and this node said of themselves is old, or wrong."""
+        mesh = self._mesh
+        if mesh is None:
+            await self._clock.sleep(CONFIG_FRESH)
+            return
+        until = self._clock.monotonic() + CONFIG_FRESH
+        while self._clock.monotonic() < until:
+            ticket = mesh.moved.ticket
+            if await mesh.endpoints() != self._endpoints:
+                return
+            await mesh.moved.wait(ticket, PLACE_FRESH)
 
     async def _listen(self) -> None:
         while True:
@@ -189,13 +234,16 @@ class Channel:
         match item:
             case wire.OrderItem():
                 self.take_order(item)
+            case wire.HoldersItem():
+                if self._mesh:
+                    self._beside(self._mesh.change_holders(item), "holders")
             case wire.CancelItem():
                 await self._cancel(item.job, item.by)
             case wire.OwnerItem():
                 step = Step("claimed", f"Claimed by {item.owner}.", {"owner": item.owner})
                 await self._change(Index.learn, item.job, step, owner=item.owner)
             case wire.SettleItem():
-                await self._end(item.job, Event.CAME_OUT, Step("came-out", f"{item.by} says that it came out."))
+                await self._settle(item.job, Step("came-out", f"{item.by} says that it came out."))
             case wire.ConfigItem():
                 await self.configure()
             case wire.PictureItem():
@@ -227,6 +275,15 @@ class Channel:
 
     async def _cancel(self, job: str, by: str) -> None:
         await self._end(job, Event.CANCEL, Step("cancelled", f"Deleted by {by}.", {"by": by}))
+
+    async def _settle(self, job: str, step: Step) -> None:
+        try:
+            record = await self._holder.read(Index.get, job)
+        except NotFound:
+            return
+        # What another holder did leaves the job simply held here.
+        elsewhere = record.state is State.HELD and record.holders
+        await self._end(job, Event.PRINTED_ELSEWHERE if elsewhere else Event.CAME_OUT, step)
 
     async def _end(self, job: str, event: Event, step: Step) -> None:
         """What the cloud says may be late or repeated: a job that is gone or has moved on stays as it is."""

@@ -24,6 +24,8 @@ Answer = TypeVar("Answer", bound=Message)
 
 TIMEOUT = 20.0
 """Seconds for a request that does not park."""
+LONGEST_RETRY = 120.0
+"""Seconds for which a cloud that has too much to do is left alone, at most, whatever it says."""
 # OpenSSL's X509_V_ERR_…: what is wrong with a certificate.
 _OTHER_TIME = frozenset({9, 10})
 _OTHER_NAME = frozenset({62, 64})
@@ -55,10 +57,12 @@ class CloudRefused(PullprintError):
     code = "cloud-refused"
     http_status = 409
 
-    def __init__(self, status: int, code: str, sentence: str) -> None:
+    def __init__(self, status: int, code: str, sentence: str, retry_after: float = 0.0) -> None:
         super().__init__(sentence=sentence)
         self.status = status
         self.code = code
+        self.retry_after = retry_after
+        """Seconds for which the cloud wants to be left alone; 0 when it did not say so."""
         self.http_status = status if 400 <= status < 500 else 502
 
 
@@ -123,7 +127,7 @@ class CloudClient:
                 self._url.with_path(path), headers=headers, allow_redirects=False, timeout=limits
             ) as response:
                 if response.status != 200:
-                    raise _refused(response.status, await _limited(response), self.host)
+                    raise _refused(response, await _limited(response), self.host)
                 yield response.content.iter_any()
         except TimeoutError as error:
             raise CloudAway(cloud=self.host, reason="it is silent") from error
@@ -157,7 +161,7 @@ class CloudClient:
             here = self._clock.now()
             if status == SignatureRefused.http_status and there is not None and abs(here - there) > WINDOW:
                 raise ClockWrong(cloud=self.host, here=_utc(here), there=_utc(there))
-            raise _refused(status, raw, self.host)
+            raise _refused(response, raw, self.host)
         try:
             return answer.model_validate_json(raw)
         except ValidationError as error:
@@ -175,12 +179,17 @@ def check_cloud(url: str) -> URL:
     return parsed.origin()
 
 
-def _refused(status: int, raw: bytes, host: str) -> PullprintError:
+def _refused(response: aiohttp.ClientResponse, raw: bytes, host: str) -> PullprintError:
     try:
         failure = Failure.model_validate_json(raw)
     except ValidationError:
-        return _not_ours(status, host)
-    return CloudRefused(status, failure.code, failure.sentence)
+        return _not_ours(response.status, host)
+    return CloudRefused(response.status, failure.code, failure.sentence, _retry_after(response))
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float:
+    text = response.headers.get("Retry-After", "")
+    return min(float(text), LONGEST_RETRY) if text.isascii() and text.isdigit() and len(text) < 10 else 0.0
 
 
 def _not_ours(status: int, host: str) -> NotOurs:

@@ -5,10 +5,14 @@ index together.
 """
 
 import asyncio
+import json
 import logging
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -23,11 +27,15 @@ from pullprint.model.job import JOB_ID, Context
 from pullprint.model.owner import new_code
 from pullprint.model.states import ENDED, UNDER_WAY, Event, State
 from pullprint.model.votes import Attempt, Vote, prove_nothing_sent
+from pullprint.vault.generation import in_generation
 from pullprint.vault.header import Header, SealDamaged, SealNewer
 from pullprint.vault.index import Index, IndexFailed
 from pullprint.vault.keyring import Keyring
 from pullprint.vault.opening import read_header
 from pullprint.vault.record import Record, Step
+from pullprint.wire.holders import SECOND, Opening, check_links
+from pullprint.wire.jws import StatementRefused
+from pullprint.wire.mesh import Installation, KeyTable, read_table
 from pullprint.wire.node import CLOUD
 
 Parameters = ParamSpec("Parameters")
@@ -53,6 +61,7 @@ class Holder:
     def __init__(self, state_dir: Path, keyring: Keyring, clock: Clock) -> None:
         self.directory = private_directory(state_dir / "jobs")
         self.keyring = keyring
+        self.node = keyring.identity().node
         self._clock = clock
         self._epoch = ""
         self._hold = 0
@@ -79,21 +88,20 @@ class Holder:
         """
         self._hold = hold
         self._epoch = await self.read(Index.epoch)
-        node = self.keyring.identity().node
-        await asyncio.to_thread(self._sweep)
         known = await self.read(lambda index: {record.id for record in index.jobs(ended_since=0)})
+        await asyncio.to_thread(self._sweep, known)
         rebuilt = await self.read(Index.rebuilding)
         for path in sorted(self.directory.iterdir()):
             if JOB_ID.fullmatch(path.name) and path.name not in known:
-                await self._adopt(path, node, rebuilt=rebuilt)
+                await self._adopt(path, self.node, rebuilt=rebuilt)
         if not self._foreign:  # else the newer version, when it is back, must not believe that their votes are known
             await self.read(Index.rebuilt)
         for record in await self.read(Index.in_states, *UNDER_WAY):
             await self.settle(record.id)
         for record in await self.read(lambda index: index.jobs(ended_since=0)):
             if record.state in ENDED:
-                await self._shred(record.id)
-            elif record.facts is None:
+                await self.shred(record.id)
+            elif record.facts is None and not record.replica:
                 await self.change(Index.learn, record.id, FACTS_LOST, facts=Facts.unknown("restarted"))
 
     def close(self) -> None:
@@ -108,6 +116,11 @@ class Holder:
     def path(self, job: str) -> Path:
         """Where the sealed file of *job* lies."""
         return self.directory / job
+
+    def keys_path(self, job: str) -> Path:
+        """Where the `Installation` that made this node a holder of *job* lies, its key table in it; none in a job's
+        first generation. The index has it, too: this is for one that was lost."""
+        return self.directory / f"{job}.keys"
 
     async def read(self, call: Callable[..., Result], *args: object, **kwargs: object) -> Result:
         """*call* with the index, in its thread."""
@@ -127,13 +140,16 @@ class Holder:
         """The cloud has heard of later things than this disk knows: it was restored from a backup, and has no vote."""
         await self.read(Index.lose_votes)
         self._epoch = await self.read(Index.epoch)
+        # A copy that waits to be installed would be one that was never voted on.
+        for path in await asyncio.to_thread(lambda: list(self.directory.glob(".*.copy"))):
+            await asyncio.to_thread(path.unlink, missing_ok=True)
 
     async def end(self, job: str, event: Event, step: Step, **more: object) -> Record:
         """Move *job* to an end and destroy its sealed file."""
         record = await self.change(Index.move, job, event, step, **more)
         if record.state in ENDED:
             checkpoint("ended")
-            await self._shred(job)
+            await self.shred(job)
         return record
 
     async def keep_house(self, now: float | None) -> None:
@@ -147,7 +163,8 @@ class Holder:
                 await self.settle(record.id)
         for record in await self.read(Index.expired, now) if now is not None else ():
             if record.id not in self.busy:
-                await self.end(record.id, Event.EXPIRE, Step("expired", "It was not released in time and was deleted."))
+                step = Step("expired", "It was not released in time and was deleted.")
+                await self.end(record.id, Event.EXPIRE, step, tell=not record.replica)
         await self.read(Index.forget_ended, self._clock.now() - KEEP_ENDED)
         if self._foreign:
             return
@@ -155,13 +172,19 @@ class Holder:
         for key in await asyncio.to_thread(self.keyring.destroy_unused, used, self._clock.now()):
             log.info("destroyed day key %s", key)
 
-    async def _shred(self, job: str) -> None:
+    async def shred(self, job: str) -> None:
+        """Destroy what is on the disk of a job that has ended, or that only others hold."""
         await asyncio.to_thread(self.path(job).unlink, missing_ok=True)
+        await asyncio.to_thread(self.keys_path(job).unlink, missing_ok=True)
 
-    def _sweep(self) -> None:
-        """Remove what an interrupted sealing left; it was never acknowledged."""
+    def _sweep(self, known: Collection[str]) -> None:
+        """Remove what an interrupted sealing left, which was never acknowledged, and key tables of nothing: those of
+        *known* jobs stay, also while the file is missing, which other hosts may have."""
         for path in self.directory.glob(".*.new"):
             path.unlink()
+        for path in self.directory.glob("*.keys"):
+            if path.stem not in known and not path.with_suffix("").exists():
+                path.unlink()
 
     async def settle(self, job: str) -> None:
         """Bring a job that a crash or a fault left under way to the state that is safe to say."""
@@ -169,19 +192,35 @@ class Holder:
             record = await self.read(Index.get, job)
         except NotFound:
             return
-        latest = record.vote.attempts[-1] if record.vote.attempts else Attempt(record.vote.promised, "")
+        own = self._own_attempt(record)
         match record.state:
-            case State.PREPARED:
-                step, ballot = Step("interrupted", INTERRUPTED), record.vote.promised
-                await self.change(Index.move, job, Event.ABANDON, step, ballot=ballot)
-            case State.COMMITTED:
-                step, vote = Step("interrupted", INTERRUPTED), prove_nothing_sent(record.vote, latest.ballot)
+            case State.PREPARED | State.COMMITTED:
+                event = Event.ABANDON if record.state is State.PREPARED else Event.NOTHING_SENT
+                proof = partial(prove_nothing_sent, ballot=own.ballot, order=own.order, releaser=own.releaser)
                 await self.change(
-                    Index.move, job, Event.NOTHING_SENT, step, order=latest.order, ballot=latest.ballot, vote=vote
-                )
+                    Index.move, job, event, Step("interrupted", INTERRUPTED), order=own.order, ballot=own.ballot,
+                    vote=proof if own.order else None,
+                    news=self.news_of(record, "nothing-sent"),
+                )  # fmt: skip
             case State.SENDING:
                 step = Step("lost-track", LOST_TRACK)
-                await self.change(Index.move, job, Event.LOST_TRACK, step, order=latest.order, ballot=latest.ballot)
+                await self.change(Index.move, job, Event.LOST_TRACK, step, order=own.order, ballot=own.ballot)
+
+    def _own_attempt(self, record: Record) -> Attempt:
+        """This node's latest attempt to print *record*."""
+        if record.last_order:
+            return Attempt(record.last_ballot, record.last_order, self.node)
+        # Under way in the index of a version that did not write it down: its node was the only voter.
+        latest = record.vote.attempts[-1] if record.vote.attempts else Attempt(record.vote.promised, "")
+        return latest if record.state is not State.PREPARED else Attempt(record.vote.promised, "")
+
+    def news_of(self, record: Record, kind: str) -> dict[str, str]:
+        """What the other holders of *record* are to be told of our latest attempt, by node."""
+        if not record.last_token:
+            return {}
+        said = {"job": record.id, "generation": record.generation, "kind": kind, "ballot": record.last_ballot}
+        message = json.dumps({**said, "order": record.last_token})
+        return {node: message for node in record.holders if node != self.node}
 
     def _adopted(self, header: Header, node: str, vote: Vote) -> Record:
         """What the index would have kept; the header does not tell all of it."""
@@ -204,6 +243,9 @@ class Holder:
             header = await asyncio.to_thread(read_header, path)
             if header.job != path.name:
                 raise SealDamaged(reason="its name is another job's")
+            if await asyncio.to_thread(self.keys_path(path.name).exists):
+                await self._adopt_copy(header, node, rebuilt=rebuilt)
+                return
             record = self._adopted(header, node, Vote(lost=rebuilt))
         except SealNewer as error:
             log.error("%s: %s", path.name, error.sentence)
@@ -213,13 +255,40 @@ class Holder:
             log.error("%s: %s", path.name, error.sentence)
             await asyncio.to_thread(path.rename, path.with_suffix(".damaged"))
             return
-        step = Step(
-            "found-again",
-            "The index was rebuilt from the sealed file." if rebuilt else "Found after a restart.",
-        )
+        step = _found(rebuilt=rebuilt)
         kept = await self.change(Index.add, record, [step])
         if kept.id != path.name:
             await asyncio.to_thread(os.unlink, path)
+
+    async def _adopt_copy(self, header: Header, node: str, *, rebuilt: bool) -> None:
+        """As `_adopt`, for a job that has a key table beside its file. Raises SealDamaged."""
+        try:
+            kept = await asyncio.to_thread(self.keys_path(header.job).read_bytes)
+            installation = Installation.model_validate_json(kept)
+            table = read_table(installation.table)
+        except (ValueError, StatementRefused) as error:
+            raise SealDamaged(reason="its key table cannot be read") from error
+        try:
+            in_force = table.author == header.origin_key if table.generation == SECOND else _proven(kept, header)
+        except (ValueError, StatementRefused) as error:
+            raise SealDamaged(reason="its key table is not proven") from error
+        if not in_force:
+            raise SealDamaged(reason="its key table was made by somebody else")
+        record = replica_of(header, table, installation, node, Vote(lost=rebuilt))
+        await self.change(Index.install, record, installation.table)
+        if not record.replica:
+            await self.change(Index.learn, record.id, _found(rebuilt=rebuilt))
+
+
+def _proven(kept: bytes, header: Header) -> bool:
+    """Raises ValueError, StatementRefused."""
+    check_links(Opening.model_validate_json(kept).links(), header.context.origin_node)
+    return True
+
+
+def _found(*, rebuilt: bool) -> Step:
+    text = "The index was rebuilt from the sealed file." if rebuilt else "Found after a restart."
+    return Step("found-again", text)
 
 
 FACTS_LOST = Step("facts", "Its pages could not be counted: this host restarted while it was coming in.")
@@ -252,4 +321,26 @@ def record_of(
         created=context.created, expires=expires, direct_printer=context.direct_printer, claim_code=claim_code,
         generation=header.generation, own_key=own.key, cloud_key=cloud.key, cloud_slot=cloud.sealed, vote=vote,
         printer="", changed=float(context.created),
+    )  # fmt: skip
+
+
+def replica_of(header: Header, table: KeyTable, installation: Installation, node: str, vote: Vote) -> Record:
+    """What *node* keeps of a job in the generation of *table*, as its holder or as an origin that holds it no more.
+
+    Raises SealDamaged when it is neither, or file and table do not fit each other.
+    """
+    current = in_generation(header, table)
+    pairs = [(wrap.first, wrap.second) for wrap in table.wraps]
+    if pairs != list(combinations(range(len(table.slots)), 2)):
+        raise SealDamaged(reason="its key table does not wrap the key for every pair")
+    origin = header.context.origin_node
+    away = origin == node and node not in table.holders
+    record = record_of(
+        header if away else current, node, expires=installation.expires, vote=vote,
+        cups_job_id=installation.cups_job_id, host=installation.host, claim_code=installation.claim_code,
+    )  # fmt: skip
+    _, cloud = current.slot(CLOUD)
+    return replace(
+        record, owner=installation.owner or record.owner, generation=table.generation, holders=table.holders,
+        own_key="" if away else record.own_key, cloud_key=cloud.key, cloud_slot=cloud.sealed, replica=origin != node,
     )  # fmt: skip

@@ -2,7 +2,9 @@
 
 The answer `stored` is a promise. It is given after the sealed file, its folder and the index row have reached the
 disk. A backend that hangs up without a word was killed, and cupsd believes that such a job is finished; so its document
-is kept as well if all of it is here, and only the word ``drop`` (a cancelled job) lets go of it.
+is kept as well if all of it is here, and only the word ``drop`` (a cancelled job) lets go of it. Where the admin wants
+more copies before that promise, the backend asks again until there are so many; copies of all others are made after
+the answer.
 """
 
 import asyncio
@@ -11,6 +13,7 @@ import os
 import pwd
 import shutil
 import socket
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -30,6 +33,7 @@ from pullprint.model.votes import Vote
 from pullprint.node.document import Dropped, EmptyDocument, IncomingDocument
 from pullprint.node.facts import Counted, FactCounter
 from pullprint.node.holder import Holder, record_of
+from pullprint.node.placement import Placement
 from pullprint.node.settings import Settings
 from pullprint.node.site import NotJoined, Site
 from pullprint.vault.index import Index
@@ -37,7 +41,7 @@ from pullprint.vault.keyring import Identity
 from pullprint.vault.parts import wrap_picture
 from pullprint.vault.picture import seal_picture
 from pullprint.vault.record import Record, Step
-from pullprint.vault.sealing import Party, seal
+from pullprint.vault.sealing import Party, Sealed, seal
 from pullprint.wire.intake import ANSWER_LIMIT, LINE_LIMIT, LineRefused, read_line
 from pullprint.wire.node import CLOUD, PictureReport
 
@@ -56,6 +60,8 @@ FACTS_MEMORY = 256 << 20
 CONNECTIONS = 256
 SEALING_THREADS = 64
 """A slow filter keeps one busy for as long as it runs."""
+COPIES_TIME = 20.0
+"""Seconds that a backend waits for further copies before it is told to ask again."""
 MIB = 1 << 20
 LOCAL_HOSTS = frozenset({"", "localhost", "127.0.0.1", "::1", "[::1]"})
 """job-originating-host-name of what was printed on this host; elsewhere a user's name is only a claim."""
@@ -87,6 +93,14 @@ class DiskFull(PullprintError):
     code = "disk-full"
 
 
+class TooFewCopies(PullprintError):
+    """The document is held here, and not on {wanted} hosts yet, as is wanted. CUPS keeps it, too, and asks again; look
+    whether the other hosts of the site are switched on."""
+
+    code = "too-few-copies"
+    http_status = 503
+
+
 class IntakeSilent(PullprintError):
     """Nobody answers at {path}, where CUPS hands over documents; jobs wait in CUPS. Restart pullprintd.socket, then
     pullprintd."""
@@ -110,13 +124,16 @@ class Intake:
         identity: Identity,
         counter: FactCounter,
         clock: Clock,
+        placement: Placement | None = None,
     ) -> None:
+        """*placement* finds further holders; without it a job stays on this node alone."""
         self._settings = settings
         self._holder = holder
         self._site = site
         self._identity = identity
         self._counter = counter
         self._clock = clock
+        self._placement = placement
         self._threads = ThreadPoolExecutor(SEALING_THREADS, thread_name_prefix="seal")
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._arriving: dict[str, asyncio.Future[None]] = {}
@@ -153,16 +170,27 @@ class Intake:
         *owner* is whose it is; None: whoever the submitter's account belongs to. Raises AlreadyEnded, DiskFull,
         KeyTooOld, NotJoined, TooLarge, WrongQueue, OSError, and what reading *document* raises.
         """
+        record, place = await self._hold(submission, document, owner)
+        place()
+        return record
+
+    async def _hold(
+        self, submission: Submission, document: IncomingDocument, owner: str | None = None
+    ) -> tuple[Record, Callable[[], None]]:
+        """As `hold`; what is to be called, once whoever waits has its answer, for further holders to be found."""
         assert self._tasks is not None
         handed_on = False
         try:
-            record, fresh = await self._store(submission, document, owner)
+            record, sealed = await self._store(submission, document, owner)
+            fresh = sealed is not None
             if fresh and (problem := self._uncountable(document)):
                 self._tasks.create_task(self._learn(record, Counted(Facts.unknown(problem))), name="facts")
             elif fresh:
                 self._tasks.create_task(self._count(record, document), name="facts")
                 handed_on = True
-            return record
+            if sealed is None or self._placement is None:
+                return record, _nothing
+            return record, partial(self._placement.place, record, sealed.data_key)
         finally:
             if not handed_on:
                 document.close()
@@ -176,9 +204,10 @@ class Intake:
 
     async def _serve(self, connection: socket.socket) -> None:
         fds: list[int] = []
+        after: list[Callable[[], None]] = []
         with connection:
             try:
-                answer = await self._answer(connection, fds)
+                answer = await self._answer(connection, fds, after)
             except Dropped:
                 return
             except _REFUSED as error:
@@ -199,8 +228,11 @@ class Intake:
                 async with asyncio.timeout(LINE_SECONDS):
                     line = printable(answer, ANSWER_LIMIT // 4).encode() + b"\n"
                     await asyncio.get_running_loop().sock_sendall(connection, line)
+        for call in after:
+            call()
 
-    async def _answer(self, connection: socket.socket, fds: list[int]) -> str:
+    async def _answer(self, connection: socket.socket, fds: list[int], after: list[Callable[[], None]]) -> str:
+        """The line for the backend; what is to be done when it has been sent is added to *after*."""
         if peer_uid(connection) not in self._allowed:
             raise LineRefused(reason="its account may not hand over jobs")
         line = await _receive(connection, fds)
@@ -225,28 +257,42 @@ class Intake:
 
         loop.add_reader(connection, heard)
         try:
-            record = await self.hold(submission, document)
+            record, place = await self._hold(submission, document)
         finally:
             loop.remove_reader(connection)
         checkpoint("indexed")
+        if self._settings.min_copies == 1:
+            after.append(place)
+        else:
+            place()
+            await self._enough(record)
         return f"stored {record.id} {_told(record, self._site.config.public_url)}"
 
     async def _store(
         self, submission: Submission, document: IncomingDocument, owner: str | None
-    ) -> tuple[Record, bool]:
-        """The record of *submission*, and whether it is new; a second run for the same job waits for the first."""
+    ) -> tuple[Record, Sealed | None]:
+        """The record of *submission*, and what was sealed if it is new; a second run for the same job waits for the
+        first."""
         while arriving := self._arriving.get(submission.job_uuid):
             await asyncio.wait([arriving])
         done = asyncio.get_running_loop().create_future()
         self._arriving[submission.job_uuid] = done
         try:
             known = await self.known(submission)
-            return (known, False) if known else (await self._seal(submission, document, owner), True)
+            return (known, None) if known else await self._seal(submission, document, owner)
         finally:
             del self._arriving[submission.job_uuid]
             done.set_result(None)
 
-    async def _seal(self, submission: Submission, document: IncomingDocument, owner: str | None) -> Record:
+    async def _enough(self, record: Record) -> None:
+        """Wait until *record* has as many copies as the admin wants. Raises TooFewCopies."""
+        wanted = self._settings.min_copies
+        if self._placement is None or not await self._placement.enough(record.id, wanted, COPIES_TIME):
+            raise TooFewCopies(wanted=wanted)
+
+    async def _seal(
+        self, submission: Submission, document: IncomingDocument, owner: str | None
+    ) -> tuple[Record, Sealed]:
         now = self._site.cloud_now()
         config = self._site.config
         direct = _direct_printer(submission.device_uri)
@@ -273,17 +319,17 @@ class Intake:
             seal, document.read, path, job=job, context=context, parties=parties, identity=self._identity.key,
             limit=self._settings.document_limit_mib * MIB,
         )  # fmt: skip
-        header = await asyncio.get_running_loop().run_in_executor(self._threads, sealing)
+        sealed = await asyncio.get_running_loop().run_in_executor(self._threads, sealing)
         checkpoint("sealed")
         try:
             document.check_wanted()
             code = "" if owner or direct else new_code()
             host = "" if local else submission.host
             record = record_of(
-                header, self._identity.node, expires=int(now) + config.hold, vote=Vote(), host=host,
+                sealed.header, self._identity.node, expires=int(now) + config.hold, vote=Vote(), host=host,
                 cups_job_id=submission.cups_job_id, claim_code=code,
             )  # fmt: skip
-            return await self._holder.change(Index.add, record, _first_steps(record))
+            return await self._holder.change(Index.add, record, _first_steps(record)), sealed
         except Exception:
             # Not for a cancellation: the row may be committed by then, and at the next start the file is adopted.
             path.unlink(missing_ok=True)
@@ -392,6 +438,10 @@ async def _readable(loop: asyncio.AbstractEventLoop, connection: socket.socket) 
         await event.wait()
     finally:
         loop.remove_reader(connection)
+
+
+def _nothing() -> None:
+    """What there is to place of a job that was known."""
 
 
 def _direct_printer(device_uri: str) -> str:

@@ -11,11 +11,15 @@ from pydantic import ValidationError
 
 from pullprint.base.errors import BadRequest, NotAllowed, PullprintError
 from pullprint.base.platform import peer_uid
-from pullprint.model.states import Event, State, WrongState
+from pullprint.model.placement import Role
+from pullprint.model.states import ENDED, Event, State, WrongState
+from pullprint.node import metrics
 from pullprint.node.channel import Channel
 from pullprint.node.holder import Holder
 from pullprint.node.logins import Logins
+from pullprint.node.overview import Copies, Overview
 from pullprint.node.site import Site
+from pullprint.node.sleep import Sleeper
 from pullprint.vault.index import Index
 from pullprint.vault.record import Record, Step
 from pullprint.wire.local import BODY_LIMIT, WAIT_LIMIT
@@ -42,6 +46,8 @@ Body = TypeVar("Body", bound=Message)
 class Control(Protocol):
     """What the daemon as a whole does on request."""
 
+    @property
+    def sleeper(self) -> Sleeper: ...
     async def status(self) -> StatusView: ...
     async def doctor(self) -> list[FindingView]: ...
     async def join(self, request: JoinRequest) -> None: ...
@@ -90,8 +96,14 @@ class Caller:
 class LocalApi:
     """The routes of `wire.local`."""
 
-    def __init__(self, control: Control, holder: Holder, site: Site, name: str) -> None:
+    def __init__(
+        self, control: Control, holder: Holder, site: Site, name: str, overview: Overview | None = None,
+        counts: metrics.Counts | None = None,
+    ) -> None:  # fmt: skip
+        """Without an *overview* this node is alone."""
         self._control = control
+        self._overview = overview or Overview(holder, site, name, lambda: None, Role.NORMAL, lambda: 0)
+        self._counts = counts or metrics.Counts()
         self._holder = holder
         self._site = site
         self._name = name
@@ -103,8 +115,11 @@ class LocalApi:
             [
                 web.get("/v1/status", self._status),
                 web.get("/v1/printers", self._printers),
+                web.get("/v1/mesh", self._mesh),
                 web.get("/v1/doctor", self._doctor),
                 web.post("/v1/join", self._join),
+                web.post("/v1/sleep", self._sleep),
+                web.post("/v1/wake", self._wake),
                 web.post("/v1/login", self._begin_login),
                 web.get("/v1/login", self._login),
                 web.delete("/v1/login", self._withdraw_login),
@@ -114,12 +129,31 @@ class LocalApi:
                 web.post("/v1/jobs/{id}/release", self._release),
                 web.post("/v1/jobs/{id}/settle", self._settle),
                 web.delete("/v1/jobs/{id}", self._delete),
+                web.get("/metrics", self._metrics),
             ]
         )
         return app
 
     async def _status(self, request: web.Request) -> web.Response:
         return _answer(await self._control.status())
+
+    async def _mesh(self, request: web.Request) -> web.Response:
+        jobs = "jobs" in request.query
+        if jobs and not (await self._caller(request)).trusted:
+            raise NotYours
+        return _answer(await self._overview.mesh(jobs=jobs))
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        known, awake = self._overview.peers()
+        moment = metrics.Moment(
+            census=await self._overview.census(),
+            peers=known,
+            awake=awake,
+            news=sum((await self._holder.read(Index.news_waiting)).values()),
+            unreported=await self._holder.read(Index.unreported),
+        )
+        text = await asyncio.to_thread(metrics.exposition, moment, self._counts)
+        return web.Response(body=text, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def _doctor(self, request: web.Request) -> web.Response:
         return _answer(*await self._control.doctor(), many=True)
@@ -134,6 +168,16 @@ class LocalApi:
             raise NotYours
         await self._control.join(await _body(request, JoinRequest))
         return _answer(await self._control.status())
+
+    async def _sleep(self, request: web.Request) -> web.Response:
+        if not (await self._caller(request)).trusted:
+            raise NotYours
+        return _answer(await self._control.sleeper.sleep())
+
+    async def _wake(self, request: web.Request) -> web.Response:
+        if not (await self._caller(request)).trusted:
+            raise NotYours
+        return _answer(await self._control.sleeper.wake())
 
     async def _begin_login(self, request: web.Request) -> web.Response:
         caller = await self._caller(request)
@@ -225,12 +269,14 @@ class LocalApi:
         return Caller(uid, account, self._site.user_of(account) if self._site.joined else "")
 
     def _view(self, record: Record) -> JobView:
+        copies = Copies((), 0) if record.state in ENDED else self._overview.copies(record)
         return JobView(
             id=record.id, title=record.title, owner=record.owner, submitter=record.submitter,
             host=record.host or self._name, queue=record.queue, node=self._name, state=record.state,
             sentence=record.sentence, content_type=record.content_type, size=record.size, ticket=record.ticket,
             facts=record.facts, created=record.created, expires=record.expires, direct_printer=record.direct_printer,
             claim_code=record.claim_code, doubtful=record.doubtful,
+            copies=len(copies.names), awake=copies.awake, holders=copies.names,
         )  # fmt: skip
 
 

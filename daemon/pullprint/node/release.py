@@ -1,15 +1,17 @@
 """Releasing a job: from an order to paper, at most once.
 
-Everything that can fail is tried before the vote. With the vote comes the key; with the key every chunk is checked;
-and only when the backend has reached the printer is SENDING written down and the first byte let go. Up to there any
-failure is proof that nothing was sent, and the job is simply held again; from there on only the printer's word or the
-owner's decides.
+Everything that can fail is tried before COMMIT: the printer is asked whether it can, the voters promise, every chunk is
+checked, the backend is loaded. Then the other voters commit, and this node last, in the write that says SENDING; then
+the first byte is let go. Up to there any failure is proof that nothing was sent, and the job is simply held again; from
+there on only the printer's word or the owner's decides. Because COMMIT is so late, a releaser that dies before it is
+replaced by another holder without anybody's being asked.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -21,19 +23,34 @@ from pullprint.model.job import attempt_name
 from pullprint.model.states import Event, State, WrongState
 from pullprint.model.ticket import Ticket
 from pullprint.model.uri import PrinterUri, check_uri
-from pullprint.model.votes import Refusal, Verdict, Vote, commit, judge, promise, prove_nothing_sent
+from pullprint.model.votes import (
+    FIRST,
+    Attempt,
+    Refusal,
+    Verdict,
+    Vote,
+    commit,
+    doubtful,
+    judge,
+    promise,
+    prove_nothing_sent,
+)
 from pullprint.node.holder import LOST_TRACK, Holder
 from pullprint.node.memory import PrinterMemory, PrinterState
+from pullprint.node.metrics import Counts
+from pullprint.node.quorum import HoldersChanging, NoQuorum, Quorum
 from pullprint.node.site import Site
 from pullprint.printers.delivery import DeliveryRequest, Prepared, deliver
-from pullprint.printers.outcome import Outcome, Phase, Progress, Result
+from pullprint.printers.outcome import Outcome, Phase, Progress, Reason, Result
 from pullprint.printers.uri import resolve
 from pullprint.vault import parts
-from pullprint.vault.header import Header
-from pullprint.vault.index import Index, IndexFailed
+from pullprint.vault.header import Header, SealDamaged
+from pullprint.vault.index import Index, IndexFailed, OtherGeneration, VoteRefused
 from pullprint.vault.keyring import Identity
 from pullprint.vault.opening import OpenJob
+from pullprint.vault.parts import PartRefused
 from pullprint.vault.record import Record, Step
+from pullprint.wire.mesh import KeyTable, read_table
 from pullprint.wire.node import CLOUD, OrderItem, Printer
 from pullprint.wire.order import Order, verify_order
 
@@ -73,6 +90,11 @@ class InDoubt(PullprintError):
     http_status = 409
 
 
+class DoubtElsewhere(InDoubt):
+    """It may have been printed already: {names} was at it and does not answer now. The document is still held. Look at
+    the printer, then choose “print again” or “it came out”."""
+
+
 class BeingReleased(PullprintError):
     """This job waits for its turn at another printer, or is being printed there. Nothing was started by this order;
     look at its history, and release it again if it comes back."""
@@ -105,6 +127,46 @@ class OrderUsed(PullprintError):
     http_status = 409
 
 
+class VoteLost(PullprintError):
+    """This host lost its record of what was printed, so it has no vote on this job. Nothing was printed; another host
+    that holds the job can print it."""
+
+    code = "vote-lost"
+    http_status = 409
+
+
+class VoteLent(PullprintError):
+    """This host was asleep, and its vote on this job is still with the cloud, which does not answer. Nothing was
+    printed by it; another host that holds the job can print it."""
+
+    code = "vote-lent"
+    http_status = 409
+
+
+_ELSEWHERE = (NoQuorum, PrinterAway, SealDamaged, Stopping, VoteLent, VoteLost)
+"""What another holder may be spared."""
+_ELSEWHERE_REASONS = frozenset(
+    {Reason.PRINTER_OFF, Reason.BACKEND_MISSING, Reason.BACKEND_FAILED, Reason.SPOOL_FULL, Reason.DOCUMENT_BROKEN}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One order that is being carried out."""
+
+    order: Order
+    token: str
+    """The order's JWS."""
+    printer: Printer
+    uri: PrinterUri
+    parts: Mapping[str, bytes]
+    """Key parts that were handed over for this order, HPKE-sealed to us, by party."""
+    part_key: str
+    """Which of our day keys they are sealed to."""
+    begun: float
+    """When the order came, by the monotonic clock."""
+
+
 class Releaser:
     """Carries out release orders on this node."""
 
@@ -118,13 +180,23 @@ class Releaser:
         backend_dir: Path,
         spool: Path,
         trust: Path,
+        counts: Counts | None = None,
     ) -> None:
+        self._counts = counts or Counts()
         self._holder = holder
         self._site = site
         self._identity = identity
         self._clock = clock
         self._born = clock.monotonic()
         self._orders: dict[str, str] = {}
+        self.quorum: Quorum | None = None
+        """The other voters, as soon as this node has a mesh."""
+        self.reclaim: Callable[[str], Awaitable[None]] = _nothing
+        """Takes back the vote on a job that this host lent when it went to sleep, if it can."""
+        self.doubted: Callable[[Record, Sequence[Attempt]], None] = lambda *_: None
+        """Told of a job that turned out to be in doubt, and of the attempts that may have printed it."""
+        self.damaged: Callable[[str], None] = lambda _: None
+        """Told of a job whose copy here could not be read."""
         self.closing = False
         """Set when the daemon is about to stop: nothing new is begun."""
         self._backend_dir = backend_dir
@@ -217,6 +289,11 @@ class Releaser:
                 del self._orders[order.job]
 
     async def _execute(self, order: Order, item: OrderItem, prepared: Prepared | None) -> None:
+        begun = self._clock.monotonic()
+        record = await self._holder.read(Index.get, order.job)
+        if record.vote.lent:
+            await self.reclaim(record.id)
+            begun = self._clock.monotonic()
         record = await self._holder.read(Index.get, order.job)
         if record.state not in (State.HELD, State.UNCERTAIN):
             raise WrongState(state=record.state.value)
@@ -238,9 +315,11 @@ class Releaser:
                 if self.closing:
                     raise Stopping
             await self._preflight(record, printer, uri)
-            record = await self._vote(record, order, printer)
-            checkpoint("committed")
-            await self._print(record, order, printer, uri, item, prepared)
+            handed_over = {CLOUD: item.part} if item.part else {}
+            attempt = _Attempt(order, item.order, printer, uri, handed_over, item.part_key, begun)
+            record, attempt = await self._prepare(record, attempt)
+            checkpoint("prepared")
+            await self._print(record, attempt, prepared)
 
     def printer_state(self, printer: str) -> PrinterState:
         """What is remembered of the printer with that id."""
@@ -273,78 +352,168 @@ class Releaser:
         if not found.accepts(record.content_type):
             raise FormatRefused(printer=printer.name, kind=record.content_type)
 
-    def _key_parts(self, header: Header, order: Order, item: OrderItem) -> dict[str, bytes]:
-        """Our own part of the job, and the one that the cloud handed over for this order."""
+    def _key_parts(self, header: Header, attempt: _Attempt) -> dict[str, bytes]:
+        """Our own part of the job, and those that were handed over for this order. Raises PartRefused."""
         _, slot = header.slot(self._identity.node)
         ours = parts.open_part(
             slot.sealed, self._holder.keyring.private(slot.key), job=header.job, party=slot.party, key=slot.key,
             generation=header.generation,
         )  # fmt: skip
-        theirs = parts.open_for_release(
-            item.part,
-            self._holder.keyring.private(item.part_key),
-            job=header.job,
-            order=order.jti,
-            key=item.part_key,
-        )
-        return {slot.party: ours, CLOUD: theirs}
+        private = self._holder.keyring.private(attempt.part_key)
+        found, refused = {slot.party: ours}, PartRefused(reason="nobody handed over a second one")
+        for party, sealed in attempt.parts.items():
+            try:
+                found[party] = parts.open_for_release(
+                    sealed, private, job=header.job, order=attempt.order.jti, key=attempt.part_key
+                )
+            except PartRefused as error:  # of several, one may be bad
+                refused = error
+        if len(found) < 2:
+            raise refused
+        return found
 
-    async def _vote(self, record: Record, order: Order, printer: Printer) -> Record:
-        """PREPARE and COMMIT. This node is the only voter of its jobs; the rule is that of any number."""
-        name, forced = self._identity.node, bool(order.forces)
-        promised = promise(record.vote, order.ballot, forced=forced)
-        if promised is Refusal.VOTE_LOST and record.state is State.HELD:
-            await self._holder.change(Index.move, record.id, Event.LOST_TRACK, Step("vote-lost", InDoubt().sentence))
-        if promised is Refusal.VOTE_LOST:
-            raise InDoubt
-        if isinstance(promised, Refusal):
-            raise OrderUsed
-        if judge({name: promised}, [name], order.ballot, order.forces) is not Verdict.GO:
-            raise InDoubt
-        committed = commit(promised, order.ballot, order.jti)
-        assert isinstance(committed, Vote)
-        who = {"by": order.by, "printer": printer.name, "order": order.jti, "ballot": str(order.ballot)}
-        await self._holder.change(
-            Index.move, record.id, Event.PREPARE, Step("prepared", f"Released for {printer.name}.", who),
-            order=order.jti, ballot=order.ballot, vote=promised, printer=printer.id,
+    async def _prepare(self, record: Record, attempt: _Attempt) -> tuple[Record, _Attempt]:
+        """PREPARE, ours and the other voters'; with what they handed over.
+
+        In the first ballot nobody else is asked, unless for a key part: see `model.votes`. Raises InDoubt, VoteLost,
+        OrderUsed, NoQuorum.
+        """
+        order, own = attempt.order, self._identity.node
+        voters = record.voters(own)
+        alone = len(voters) == 1
+        promised = partial(promise, ballot=order.ballot, forced=bool(order.forces), alone=alone)
+        fresh = replace(record.vote, loan=0) == Vote()
+        asks = not alone and (order.ballot != FIRST or not fresh or not attempt.parts)
+        if asks:
+            record = await self._refusable(
+                record, self._holder.change(Index.cast, record.id, promised, generation=record.generation)
+            )
+            attempt = await self._ask_voters(record, attempt)
+        who = {"by": order.by, "printer": attempt.printer.name, "order": order.jti, "ballot": str(order.ballot)}
+        step = Step("prepared", f"Released for {attempt.printer.name}.", who)
+
+        def change(vote: Vote) -> Vote | Refusal:
+            after = vote if asks else promised(vote)
+            if not alone or isinstance(after, Refusal):
+                return after
+            if judge({own: after}, voters, order.ballot, order.forces) is not Verdict.GO:
+                raise InDoubt
+            return after
+
+        record = await self._refusable(
+            record,
+            self._holder.change(
+                Index.move, record.id, Event.PREPARE, step, order=order.jti, ballot=order.ballot, vote=change,
+                printer=attempt.printer.id, token=attempt.token, generation=record.generation,
+            ),
         )  # fmt: skip
-        checkpoint("prepared")
-        return await self._holder.change(
-            Index.move, record.id, Event.COMMIT, Step("committed", f"Connecting to {printer.name}."),
-            order=order.jti, ballot=order.ballot, vote=committed,
+        return record, attempt
+
+    async def _refusable(self, record: Record, changed: Awaitable[Record]) -> Record:
+        """What *changed* gives. Raises InDoubt, VoteLent, VoteLost, HoldersChanging and OrderUsed for a refusal of our
+        own vote."""
+        try:
+            return await changed
+        except OtherGeneration as error:
+            raise HoldersChanging from error
+        except VoteRefused as error:
+            if error.refusal is Refusal.LENT:
+                raise VoteLent from error
+            if error.refusal is Refusal.CLOSED:
+                raise HoldersChanging from error
+            if error.refusal is not Refusal.VOTE_LOST:
+                raise OrderUsed from error
+            if record.holders:
+                raise VoteLost from error
+            if record.state is State.HELD:
+                step = Step("vote-lost", InDoubt().sentence)
+                await self._holder.change(Index.move, record.id, Event.LOST_TRACK, step)
+            raise InDoubt from error
+
+    async def _ask_voters(self, record: Record, attempt: _Attempt) -> _Attempt:
+        """*attempt* with the key parts of the voters that promise. Raises InDoubt, NoQuorum."""
+        if self.quorum is None:
+            raise NoQuorum(missing="the other hosts that hold it")
+        order = attempt.order
+        key = await asyncio.to_thread(self._holder.keyring.party, attempt.part_key)
+        promises = await self.quorum.prepare(record, record.vote, order, attempt.token, key)
+        if promises.verdict is Verdict.NO_QUORUM and promises.changing:
+            raise HoldersChanging
+        if promises.verdict is Verdict.NO_QUORUM:
+            missing = ", ".join(self.quorum.name(voter) for voter in promises.missing)
+            raise NoQuorum(missing=missing)
+        if promises.verdict is Verdict.IN_DOUBT:
+            raise await self._in_doubt(record, promises.votes, order)
+        return replace(attempt, parts={**attempt.parts, **promises.parts})
+
+    async def _in_doubt(self, record: Record, votes: Mapping[str, Vote], order: Order) -> InDoubt:
+        """Earlier attempts of other holders may have printed: their printers are asked, and the owner is told."""
+        assert self.quorum is not None
+        found = doubtful(votes, record.holders, order.ballot) - set(order.forces)
+        attempts = {(a.ballot, a.order): a for vote in votes.values() for a in vote.attempts if a.ballot in found}
+        names = sorted({self.quorum.name(a.releaser) for a in attempts.values() if a.releaser})
+        doubt = DoubtElsewhere(names=", ".join(names)) if names else InDoubt()
+        if record.state is State.HELD:
+            step = Step("in-doubt", doubt.sentence, {"ballots": ", ".join(map(str, sorted(found)))})
+            record = await self._holder.change(
+                Index.move, record.id, Event.LOST_TRACK, step, order=order.jti, ballot=order.ballot
+            )
+        self.doubted(record, list(attempts.values()))
+        return doubt
+
+    async def _commit(self, record: Record, attempt: _Attempt) -> None:
+        """COMMIT, the other voters' and then ours, and SENDING. Raises NoQuorum, Outvoted, VoteLost, OrderUsed."""
+        order, own = attempt.order, self._identity.node
+        voted: tuple[str, ...] = ()
+        if len(record.voters(own)) > 1:
+            if self.quorum is None:
+                raise NoQuorum(missing="the other hosts that hold it")
+            voted = await self.quorum.commit(record, order, attempt.token)
+            checkpoint("voted")
+        names = ", ".join(self.quorum.name(voter) for voter in voted) if self.quorum else ""
+        text = f"Connecting to {attempt.printer.name}."
+        if names:
+            text = f"{names} voted for it; connecting to {attempt.printer.name}."
+        detail = {"votes": names} if names else {}
+        sending = Step("sending", f"{attempt.printer.name} is being sent the document.")
+        await self._refusable(
+            record,
+            self._holder.change(
+                Index.move, record.id, Event.COMMIT, Step("committed", text, detail), then=[(Event.SEND, sending)],
+                order=order.jti, ballot=order.ballot, generation=record.generation,
+                vote=partial(commit, ballot=order.ballot, order=order.jti, releaser=own),
+            ),
         )  # fmt: skip
 
-    async def _print(
-        self,
-        record: Record,
-        order: Order,
-        printer: Printer,
-        uri: PrinterUri,
-        item: OrderItem,
-        prepared: Prepared | None,
-    ) -> None:
+    async def _print(self, record: Record, attempt: _Attempt, prepared: Prepared | None) -> None:
+        order, printer = attempt.order, attempt.printer
         sending = False
 
         async def first_byte() -> None:
             nonlocal sending
-            step = Step("sending", f"{printer.name} is being sent the document.")
-            await self._holder.change(Index.move, record.id, Event.SEND, step, order=order.jti, ballot=order.ballot)
+            checkpoint("checked")
+            await self._commit(record, attempt)
             sending = True
+            self._counts.release(self._clock.monotonic() - attempt.begun)
             checkpoint("sending")
 
-        path = self._holder.path(record.id)
-        document = _Document(path, record.id, lambda header: self._key_parts(header, order, item))
+        table = await self._table(record)
+        document = _Document(
+            self._holder.path(record.id), record.id, lambda header: self._key_parts(header, attempt), table
+        )
         try:
             async with _Teller(self._holder, record.id, printer.name) as teller:
                 outcome = await deliver(
-                    await self._loaded(uri, self._request(record, order.ticket, order.ballot), prepared),
+                    await self._loaded(attempt.uri, self._request(record, order.ticket, order.ballot), prepared),
                     document.chunks,
                     on_first_byte=first_byte,
                     on_progress=teller.tell,
                     clock=self._clock,
                 )
         except Exception as error:
-            # After COMMIT every end is written down, a fault of ours too.
+            # After PREPARE every end is written down, a fault of ours too.
+            if isinstance(error, SealDamaged | OSError):
+                self.damaged(record.id)
             sentence = error.sentence if isinstance(error, PullprintError) else DAMAGED
             if not isinstance(error, PullprintError | OSError):
                 log.exception("delivery failed")
@@ -352,14 +521,22 @@ class Releaser:
             if sending:
                 await self._lost_track(record, order, Step("lost-track", LOST_TRACK))
             else:
-                await self._nothing_sent(record, order, Step("nothing-sent", sentence))
+                elsewhere = isinstance(error, (*_ELSEWHERE, OSError))
+                await self._nothing_sent(record, order, Step("nothing-sent", sentence), elsewhere=elsewhere)
             return
         finally:
             document.close()
         checkpoint("delivered")
-        await self._conclude(record, order, printer, outcome)
+        await self._conclude(record, attempt, outcome)
 
-    async def _conclude(self, record: Record, order: Order, printer: Printer, outcome: Outcome) -> None:
+    async def _table(self, record: Record) -> KeyTable | None:
+        token = await self._holder.read(Index.key_table, record.id) if record.generation > 1 else ""
+        return read_table(token) if token else None
+
+    async def _conclude(self, record: Record, attempt: _Attempt, outcome: Outcome) -> None:
+        order, printer = attempt.order, attempt.printer
+        if outcome.reason is Reason.DOCUMENT_BROKEN:
+            self.damaged(record.id)
         detail = {"reason": outcome.reason.value, "bytes": str(outcome.bytes_sent), **dict(outcome.testimony)}
         match outcome.result:
             case Result.DELIVERED:
@@ -371,9 +548,13 @@ class Releaser:
                     order=order.jti,
                     ballot=order.ballot,
                     pages=outcome.pages_completed,
+                    news=self._holder.news_of(record, "printed"),
                 )
             case Result.NOTHING_SENT:
-                await self._nothing_sent(record, order, Step("nothing-sent", outcome.sentence, detail))
+                elsewhere = outcome.reason in _ELSEWHERE_REASONS
+                await self._nothing_sent(
+                    record, order, Step("nothing-sent", outcome.sentence, detail), elsewhere=elsewhere
+                )
                 self.printers.doubt(printer.id)
             case Result.UNCERTAIN:
                 await self._lost_track(record, order, Step("uncertain", outcome.sentence, detail))
@@ -381,24 +562,31 @@ class Releaser:
     async def _lost_track(self, record: Record, order: Order, step: Step) -> None:
         await self._holder.change(Index.move, record.id, Event.LOST_TRACK, step, order=order.jti, ballot=order.ballot)
 
-    async def _nothing_sent(self, record: Record, order: Order, step: Step) -> None:
+    async def _nothing_sent(self, record: Record, order: Order, step: Step, *, elsewhere: bool) -> None:
         current = await self._holder.read(Index.get, record.id)
-        vote = prove_nothing_sent(current.vote, order.ballot)
+        event = Event.ABANDON if current.state is State.PREPARED else Event.NOTHING_SENT
+        proof = partial(prove_nothing_sent, ballot=order.ballot, order=order.jti, releaser=self._identity.node)
         await self._holder.change(
-            Index.move, record.id, Event.NOTHING_SENT, step, order=order.jti, ballot=order.ballot, vote=vote
-        )
+            Index.move, record.id, event, step, order=order.jti, ballot=order.ballot, vote=proof, elsewhere=elsewhere,
+            news=self._holder.news_of(record, "nothing-sent"),
+        )  # fmt: skip
 
     async def _refused(self, order: Order, error: PullprintError) -> None:
         log.info("order %s refused: %s", order.jti, error.code)
         step = Step("refused", error.sentence, {"order": order.jti, "code": error.code})
+        elsewhere = isinstance(error, _ELSEWHERE)
         try:
-            await self._holder.change(Index.refuse, order.job, step, order.jti, order.ballot)
+            await self._holder.change(Index.refuse, order.job, step, order.jti, order.ballot, elsewhere=elsewhere)
         except PullprintError:
             log.warning("order %s is for a job that is not held here", order.jti)
 
 
 FAULT = "Pullprint has a fault. Nothing was printed and the document is still held; tell who looks after this host."
 DAMAGED = "The stored copy of this job cannot be read on this host. Nothing was printed; print the document again."
+
+
+async def _nothing(_job: str) -> None:
+    pass
 
 
 class _Teller:
@@ -452,8 +640,10 @@ class _Teller:
 class _Document:
     """The document of one release, decrypted in threads a megabyte at a time: the loop waits for no AES and no disk."""
 
-    def __init__(self, path: Path, job: str, parts: Callable[[Header], Mapping[str, bytes]]) -> None:
-        self._open = partial(OpenJob, path, job, parts)
+    def __init__(
+        self, path: Path, job: str, parts: Callable[[Header], Mapping[str, bytes]], table: KeyTable | None
+    ) -> None:
+        self._open = partial(OpenJob, path, job, parts, table)
         self._opened: OpenJob | None = None
 
     async def chunks(self) -> AsyncIterator[bytes]:
