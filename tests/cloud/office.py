@@ -6,7 +6,7 @@ import io
 import json
 import secrets
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from pullprint.cloud.store import Store
 from pullprint.cloud.users import Passwords
 from pullprint.vault import parts
 from pullprint.wire import signature
+from pullprint.wire.mesh import KeySlot, KeyTable, KeyWrap, Roster, sign_table, verify_roster
 from pullprint.wire.node import PartyKey, SiteConfig, verify_config
 from pullprint.wire.order import Order, verify_order
 
@@ -102,9 +103,9 @@ class Office:
         """A join code for the site hq."""
         return self.store.transact(enrolment.new_join_code, slug, "hq", 30, managed=managed)
 
-    async def join(self, slug: str = "acme", *, managed: bool = True) -> "NodeClient":
+    async def join(self, slug: str = "acme", *, managed: bool = True, name: str = "desk-1") -> "NodeClient":
         """A node that has joined, and holds nothing."""
-        node = NodeClient(self)
+        node = NodeClient(self, name)
         assert (await node.enrol(self.join_code(slug, managed=managed))).status == 200
         await node.fetch_config()
         return node
@@ -237,6 +238,48 @@ class NodeClient:
     async def report_state(self, job: str, state: str, **changes: Any) -> None:
         """A job has moved on."""
         await self.report({"kind": "state", "job": job, "state": state, "sentence": state, **changes})
+
+    async def reconcile(self, held: dict[str, str] | None = None, **changes: Any) -> dict[str, Any]:
+        """Say what it holds (jobs and their states; *generations* of them) and how it is; the differences."""
+        generations = changes.pop("generations", {})
+        listed = [{"job": j, "state": s, "generation": generations.get(j, 1)} for j, s in (held or {}).items()]
+        key = json.loads(self.party_key.model_dump_json())
+        holdings = {"epoch": self.epoch, "version": "1", "key": key, "last_event": self.n, "jobs": listed, **changes}
+        answer = await self.call("POST", "/node/v1/reconcile", holdings)
+        assert answer.status == 200, answer
+        return dict(answer.body)
+
+    async def fetch_roster(self) -> Roster:
+        """The site's roster, checked."""
+        answer = await self.call("GET", "/node/v1/config")
+        assert self.config is not None
+        return verify_roster(answer.body["roster"], self.pin, self.organisation, self.config.site)
+
+    def table(self, job: str, holders: Sequence["NodeClient"], generation: int = 2, **changes: Any) -> str:
+        """A key table of this node's making, the cloud's part in it really sealed."""
+        assert self.config is not None
+        key = self.config.cloud_key
+        part = self.parts[f"{job}/{generation}"] = secrets.token_bytes(parts.PART_SIZE)
+        slot = parts.seal_part(part, key.public, job=job, party="cloud", key=key.key, generation=generation)
+        slots = [KeySlot(party=holder.id, key="day-1", sealed=bytes(parts.SLOT_SIZE)) for holder in holders]
+        table = KeyTable(
+            job=job,
+            generation=generation,
+            holders=tuple(holder.id for holder in holders),
+            slots=(*slots, KeySlot(party="cloud", key=key.key, sealed=slot)),
+            wraps=(KeyWrap(first=0, second=1, sealed=bytes(60)),),
+            size=1_000,
+            digest=bytes(32),
+            author=self.identity,
+        ).model_copy(update=changes)
+        return sign_table(table, self.key.private_bytes_raw())
+
+    async def place(self, *others: "NodeClient", **changes: Any) -> str:
+        """A new job that this node and *others* hold."""
+        report = self.job_report(**changes)
+        table = self.table(report["job"], (self, *others))
+        await self.report(report, {**report, "generation": 2, "table": table})
+        return str(report["job"])
 
     def open(self, item: dict[str, Any]) -> tuple[Order, bytes]:
         """The order and the cloud's part in *item*, checked as a node does."""

@@ -85,7 +85,11 @@ async def test_inbox_wakes_at_once_and_keeps_items_until_they_are_acknowledged(o
 
 async def test_two_hundred_parked_polls_wake_quickly(office: Office) -> None:
     nodes = [await office.join() for _ in range(2)]
-    polls = [asyncio.create_task(nodes[i % 2].call("GET", "/node/v1/inbox", query="since=0")) for i in range(200)]
+    await nodes[0].poll()  # that the other one has joined
+    polls = [
+        asyncio.create_task(nodes[i % 2].call("GET", "/node/v1/inbox", query=f"since={nodes[i % 2].since}"))
+        for i in range(200)
+    ]
     await asyncio.sleep(2.5)
     assert not any(poll.done() for poll in polls)
     begin = time.perf_counter()

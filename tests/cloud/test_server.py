@@ -1,6 +1,7 @@
 """The real process: killed, stopped, kept waiting, and changed by commands beside it."""
 
 import asyncio
+import json
 import os
 import signal
 import ssl
@@ -138,6 +139,25 @@ async def test_running_server_tells_nodes_of_what_a_command_changed(tmp_path: Pa
             await parked
         config = await node.fetch_config()
         assert [(printer.name, printer.place) for printer in config.printers] == [("Foyer", "Ground floor")]
+
+
+async def test_peers_refuse_a_stolen_host_within_seconds_of_the_command(tmp_path: Path) -> None:
+    async with process_office(tmp_path) as (office, _):
+        office.add_organisation("acme")
+        desk, stolen = await office.join(name="desk"), await office.join(name="laptop")
+        await desk.poll()
+        parked, theirs = asyncio.create_task(desk.poll_for("config")), asyncio.create_task(stolen.poll())
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(command, tmp_path, "node", "revoke", "acme", "laptop")
+        async with asyncio.timeout(5):
+            await parked
+            roster = await desk.fetch_roster()
+        assert roster.revoked == (stolen.id,) and [peer.node for peer in roster.peers] == [desk.id]
+        with pytest.raises(AssertionError, match="shut out"):
+            await theirs
+        shown = await asyncio.to_thread(command, tmp_path, "node", "list", "acme", "--json")
+        listed = {line["name"]: (line["role"], line["awake"]) for line in json.loads(shown.stdout)}
+        assert listed == {"desk": ("normal", True), "laptop": ("normal", False)}
 
 
 async def test_connection_that_sends_half_a_body_is_given_up(tmp_path: Path) -> None:

@@ -30,10 +30,13 @@ async def test_the_list_of_nodes_says_what_each_runs_since_its_last_connect(offi
     assert answer.status == 200 and answer.body["version"] == __version__
     line = office.store.transact(nodes.lines, "acme")[0]
     assert (line.version, line.behind) == ("0.0.9", "behind")
-    office.clock.shift = 60
-    await node.call("POST", "/node/v1/reconcile", holdings(node, version="99.0.0"))
+    assert (line.role, line.awake) == ("normal", True)
+    office.clock.shift = 61
+    assert not office.store.transact(nodes.lines, "acme")[0].awake
+    await node.call("POST", "/node/v1/reconcile", holdings(node, version="99.0.0", role="super"))
     later = office.store.transact(nodes.lines, "acme")[0]
     assert (later.version, later.behind) == ("99.0.0", "newer") and later.seen - line.seen >= 60
+    assert (later.role, later.awake) == ("super", True)
     await node.call("POST", "/node/v1/reconcile", holdings(node, version=f"{__version__}\x1b[31m"))
     assert "\x1b" not in office.store.transact(nodes.lines, "acme")[0].version
     await node.call("POST", "/node/v1/reconcile", holdings(node, version=__version__))

@@ -276,9 +276,9 @@ def node_revoke(
     which: Annotated[str, typer.Argument(metavar="NODE", help="Its name, id, or the beginning of its id.")],
     config: ConfigOption = None,
 ) -> None:
-    """Shut a host out: the cloud does not speak to it any more."""
+    """Shut a host out: neither the cloud nor its peers speak to it any more."""
     line = _transact(settings(config), nodes.revoke, organisation, which)
-    _say(f"{line.name} ({line.id}) is shut out. Jobs that it holds cannot be released through the cloud.")
+    _say(f"{line.name} ({line.id}) is shut out, and its peers are told. Jobs that it alone holds cannot be released.")
 
 
 def join_code(

@@ -19,13 +19,16 @@ from pullprint.base.errors import ConfigError
 from pullprint.cloud import (
     certificates,
     housekeeping,
+    metrics,
     nodes,
     page,
     pictures,
+    replacement,
     routes_node,
     routes_sessions,
     routes_web,
     stream,
+    takeover,
     tls,
     uploads,
 )
@@ -61,6 +64,7 @@ def build(cloud: Cloud) -> web.Application:
     uploads.add(app)
     pictures.add(app)
     page.add(app)
+    metrics.add(app)
     check_declared(app)
     return app
 
@@ -81,11 +85,14 @@ async def serving(settings: Settings, clock: Clock, passwords: Passwords | None 
         sock = _bind_unix(settings.socket) if settings.socket else _bind(settings)
         port = 0 if settings.socket else int(sock.getsockname()[1])
         public_url = settings.public_url or _default_url(settings, port)
-        app = build(Cloud(settings, clock, store, bus, secret_checks, public_url))
+        cloud = Cloud(settings, clock, store, bus, secret_checks, public_url)
+        app = build(cloud)
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(watch_changes(store, bus, clock)),
                 tasks.create_task(housekeeping.run(store, clock)),
+                tasks.create_task(takeover.watch(store, bus, clock, cloud.presence.is_here, cloud.tally)),
+                tasks.create_task(replacement.watch(store, clock, cloud.presence.is_here, settings.replace_after)),
                 tasks.create_task(systemd.beat(lambda: _check(store), lambda: PATIENCE)),
             ]
             if context:

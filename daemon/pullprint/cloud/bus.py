@@ -117,6 +117,11 @@ def jobs_topic(organisation_id: str, user: str) -> str:
     return f"jobs:{organisation_id}/{user}"
 
 
+def orders_topic() -> str:
+    """An order that another holder should be given."""
+    return "orders"
+
+
 def printers_topic(organisation_id: str) -> str:
     """How an organisation's printers are and what they can do."""
     return f"printers:{organisation_id}"

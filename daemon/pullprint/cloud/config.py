@@ -1,6 +1,7 @@
 """The cloud's settings: a TOML file, read once; all of them have a default but the certificate."""
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -9,6 +10,7 @@ from pullprint.base.config import PLACE
 
 DEFAULT_FILE = Path("/etc/pullprint/cloud.toml")
 CERTIFICATES = Path("/etc/pullprint/cloud")
+_TOKEN = re.compile(r"[0-9A-Za-z._~+/=-]{16,128}")
 ACCOUNT = "pullprint-cloud"
 """The account that the server runs as, when a package has made it."""
 
@@ -37,6 +39,10 @@ class Settings:
     """The port that is listened on is written here once connections are accepted."""
     upload_limit_mib: int = 512
     """Of one document that is uploaded on the page."""
+    metrics_token: str = ""
+    """Whoever has it may read ``/metrics``, as ``Authorization: Bearer``; empty: only programs on this host."""
+    replace_after: int = 600
+    """Seconds after which a host that is silent is taken to be lost, and another one holds its jobs instead."""
     log_level: str = "info"
 
     def __post_init__(self) -> None:
@@ -44,6 +50,8 @@ class Settings:
             raise ValueError("port must be between 0 and 65535")
         if self.upload_limit_mib < 1:
             raise ValueError("upload_limit_mib must be 1 or more")
+        if self.replace_after < 30:
+            raise ValueError("replace_after must be 30 seconds or more")
         if self.public_url and not self.public_url.startswith("https://"):
             raise ValueError("public_url must begin with https://")
         if self.proxy and not self.public_url:
@@ -52,6 +60,8 @@ class Settings:
             raise ValueError('with proxy = true the host must be a loopback address, such as host = "127.0.0.1"')
         if self.socket and not self.proxy:
             raise ValueError("socket is for a reverse proxy, and needs proxy = true")
+        if self.metrics_token and not _TOKEN.fullmatch(self.metrics_token):
+            raise ValueError("metrics_token must be 16 to 128 letters, digits, or ones of -._~+/=")
         if self.log_level.lower() not in ("debug", "info", "warning", "error"):
             raise ValueError("log_level must be debug, info, warning or error")
 

@@ -11,12 +11,13 @@ from sqlalchemy import delete, insert, select, update
 
 from pullprint.base.errors import BadRequest, NotFound, PullprintError
 from pullprint.base.text import printable
-from pullprint.cloud import organisations, tls
+from pullprint.cloud import organisations, sites, tls
+from pullprint.cloud.nodes import Node
 from pullprint.cloud.store import Transaction
 from pullprint.cloud.tables import join_code, node, organisation, site
 from pullprint.model.owner import new_code, tidy_code
 from pullprint.wire import OLDEST, PROTOCOL, check_protocol, signature
-from pullprint.wire.node import Enrolment, Welcome
+from pullprint.wire.node import Certificate, CertificateAsk, Enrolment, Welcome
 
 MINUTES_LIMIT = 24 * 60
 
@@ -84,7 +85,9 @@ def enrol(t: Transaction, request: Enrolment) -> Welcome:
         "seen": t.now,
     }
     certificate = tls.certify_node(tls.Pair(owner.ca_certificate, owner.ca_key), request.csr, node_id, t.now)
+    sites.lock(t, code.organisation, code.site)
     if known is None:
+        sites.changed(t, code.organisation, code.site)  # to its peers; it asks for its own configuration anyway
         fixed = {"id": node_id, "organisation": code.organisation, "site": code.site, "identity": request.identity}
         t.run(insert(node), {**fixed, **values, "joined": t.now})
     else:
@@ -98,6 +101,16 @@ def enrol(t: Transaction, request: Enrolment) -> Welcome:
         certificate=certificate,
         authority=owner.ca_certificate,
     )
+
+
+def renew_certificate(t: Transaction, sender: Node, request: CertificateAsk) -> Certificate:
+    """Another certificate for a node of the mesh; its name is the node's id, as ever. Raises BadRequest."""
+    ca = t.one(
+        select(organisation.c.ca_certificate, organisation.c.ca_key).where(organisation.c.id == sender.organisation)
+    )
+    assert ca is not None
+    pair = tls.Pair(ca.ca_certificate, ca.ca_key)
+    return Certificate(certificate=tls.certify_node(pair, request.csr, sender.id, t.now), authority=pair.certificate)
 
 
 def forget_codes(t: Transaction) -> None:

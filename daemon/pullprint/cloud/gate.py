@@ -5,12 +5,15 @@ gate also reads the body, within limits of size and time, and turns every error 
 """
 
 import asyncio
+import contextlib
+import hmac
 import ipaddress
 import logging
+import random
 import secrets
 import traceback
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
@@ -33,8 +36,10 @@ from pullprint.cloud import nodes, sessions
 from pullprint.cloud.bus import Bus
 from pullprint.cloud.config import Settings
 from pullprint.cloud.nodes import Node
+from pullprint.cloud.presence import Presence
 from pullprint.cloud.sessions import SignedIn
-from pullprint.cloud.store import Store
+from pullprint.cloud.store import Store, StoreBusy
+from pullprint.cloud.tally import Tally
 from pullprint.cloud.users import Passwords
 from pullprint.wire import api, signature
 from pullprint.wire import node as channel
@@ -48,7 +53,17 @@ BODY_TIME = 60.0
 STRANGERS_LIMIT = 1 << 17
 """Bytes that are read of a request before anything is known of its sender."""
 
+AT_ONCE = 16
+"""Requests of nodes that are being authenticated at a time. People's requests wait behind these, not behind all."""
+LINE = 5_000
+LINE_TIME = 15.0
+"""Requests that wait for that, and seconds for which they do, at most: a node gives up after `node.client.TIMEOUT`, and
+what was worked on until then is lost."""
+RETRY_AFTER = (5, 30)
+"""Seconds after which one that was sent away comes again, by chance."""
+
 _log = logging.getLogger(__name__)
+_random = random.SystemRandom()
 
 M = TypeVar("M", bound=Message)
 
@@ -61,6 +76,8 @@ class Access(StrEnum):
     NODE = "node"
     ENROLMENT = "enrolment"
     """A host that is not a node yet: signed by the key that it brings."""
+    METRICS = "metrics"
+    """Whoever is on this very host, and whoever has the token of the settings; behind a proxy only the latter."""
 
 
 class Unexpected(PullprintError):
@@ -80,6 +97,45 @@ class MethodRefused(BadRequest):
     http_status = 405
 
 
+class Line:
+    """Requests of nodes on their way to the database, which takes the oldest first.
+
+    When thousands come back at once, each is worked on while its sender still waits, or sent away at little cost; else
+    all would be given up in turn by senders that then ask again.
+    """
+
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(AT_ONCE)
+        self.waiting = 0
+        """Requests that do."""
+
+    @contextlib.asynccontextmanager
+    async def turn(self, request: web.Request) -> AsyncIterator[None]:
+        """Wait for it. Raises StoreBusy, and ConnectionResetError when the sender has gone meanwhile."""
+        if self._free.locked():
+            await self._wait()
+        else:
+            await self._free.acquire()
+        try:
+            if _has_gone(request):
+                raise ConnectionResetError("nobody waits for the answer")
+            yield
+        finally:
+            self._free.release()
+
+    async def _wait(self) -> None:
+        if self.waiting >= LINE:
+            raise StoreBusy
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(LINE_TIME):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise StoreBusy from error
+        finally:
+            self.waiting -= 1
+
+
 @dataclass(frozen=True, slots=True)
 class Cloud:
     """What the handlers work with."""
@@ -90,6 +146,12 @@ class Cloud:
     bus: Bus
     passwords: Passwords
     public_url: str
+    presence: Presence = field(default_factory=Presence)
+    tally: Tally = field(default_factory=Tally)
+    line: Line = field(default_factory=Line)
+    rosters: dict[tuple[str, str], tuple[int, bytes, str]] = field(default_factory=dict)
+    """By organisation and site: a revision, the key that it is signed with, and the roster, which all of a site ask for
+    at once."""
 
 
 CLOUD = web.AppKey("cloud", Cloud)
@@ -185,11 +247,19 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = _failure(error)
     except web.HTTPException as error:
         response = _failure(MethodRefused() if error.status == 405 else NotFoundHere())
-    except (ConnectionError, asyncio.CancelledError):
+    except asyncio.CancelledError:
         raise
+    except ConnectionError:
+        if not _has_gone(request):
+            raise
+        response = web.Response(status=503)  # nobody reads it, and aiohttp writes no traceback to the log
     except Exception as error:  # noqa: BLE001  (the root of every request)
         response = _failure(_logged(request, error))
     return response
+
+
+def _has_gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
 
 
 async def protect(_request: web.Request, response: web.StreamResponse) -> None:
@@ -224,6 +294,8 @@ async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     if who in (Access.NODE, Access.ENROLMENT):
         await _admit_node(request, cloud, who)
         return await handler(request)
+    if who is Access.METRICS:
+        _admit_metrics(request, cloud.settings)
     if who is Access.USER:
         signed_in = await cloud.store.read(sessions.find, token(request))
         if signed_in.stale:
@@ -244,7 +316,8 @@ async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def _admit_node(request: web.Request, cloud: Cloud, who: Access) -> None:
     claim = signature.read(request.headers.get("Signature-Input", ""), request.headers.get("Signature", ""))
     limit = STRANGERS_LIMIT
-    if who is Access.NODE and (request.content_length is None or request.content_length > limit):
+    length = request.content_length if request.can_read_body else 0
+    if who is Access.NODE and (length is None or length > limit):
         # Whoever wants to be read at length must at least know the id of a node.
         limit = channel.BODY_LIMIT if await cloud.store.read(nodes.is_known, claim.node) else limit
     data = await _read(request, limit)
@@ -256,11 +329,27 @@ async def _admit_node(request: web.Request, cloud: Cloud, who: Access) -> None:
         request.headers.get("Content-Digest", ""),
     )
     request[_BODY] = data
-    if who is Access.NODE:
-        request[_NODE] = await cloud.store.note(nodes.authenticate, claim, signed)
-    else:
-        identity = body(request, channel.Enrolment).identity
-        await cloud.store.note(nodes.authenticate_new, claim, identity, signed)
+    identity = body(request, channel.Enrolment).identity if who is Access.ENROLMENT else b""
+    async with cloud.line.turn(request):
+        if who is Access.NODE:
+            request[_NODE] = await cloud.store.note(nodes.authenticate, claim, signed)
+        else:
+            await cloud.store.note(nodes.authenticate_new, claim, identity, signed)
+
+
+def _admit_metrics(request: web.Request, settings: Settings) -> None:
+    scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+    if settings.metrics_token and scheme.lower() == "bearer":
+        if hmac.compare_digest(value.strip().encode(), settings.metrics_token.encode()):
+            return
+        raise NotSignedIn
+    try:
+        # Through a proxy everybody comes from this host, and what it says of them may be forgotten in its settings.
+        here = not settings.proxy and ipaddress.ip_address(request.remote or "").is_loopback
+    except ValueError:
+        here = False
+    if not here:
+        raise NotSignedIn
 
 
 def token(request: web.Request) -> str:
@@ -316,6 +405,8 @@ def _failure(error: PullprintError) -> web.Response:
     response = answer(Failure(code=error.code, sentence=error.sentence), error.http_status)
     if isinstance(error, TooMany):
         response.headers["Retry-After"] = error.fields.get("seconds", "60")
+    if isinstance(error, StoreBusy):
+        response.headers["Retry-After"] = str(_random.randint(*RETRY_AFTER))
     if isinstance(error, NotSignedIn):
         response.headers["WWW-Authenticate"] = "Bearer"
     return response

@@ -10,9 +10,19 @@ from pydantic import TypeAdapter
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from pullprint.cloud.bus import node_topic
-from pullprint.cloud.store import Transaction
+from pullprint.cloud.store import AnyRow, Transaction
 from pullprint.cloud.tables import inbox, node
-from pullprint.wire.node import CancelItem, ConfigItem, Item, OrderItem, OwnerItem, PictureItem, SettleItem, UploadItem
+from pullprint.wire.node import (
+    CancelItem,
+    ConfigItem,
+    HoldersItem,
+    Item,
+    OrderItem,
+    OwnerItem,
+    PictureItem,
+    SettleItem,
+    UploadItem,
+)
 from pullprint.wire.signature import SignatureRefused
 
 ITEMS_LIMIT = 100
@@ -21,7 +31,7 @@ ITEMS_LIMIT = 100
 _item: TypeAdapter[Item] = TypeAdapter(Item)
 
 _WAITING = (
-    select(node.c.revoked, inbox.c.seq, inbox.c.item)
+    select(node.c.revoked, node.c.inbox_seq, inbox.c.seq, inbox.c.item)
     .outerjoin(
         inbox,
         (inbox.c.node == node.c.id)
@@ -41,17 +51,30 @@ _INSERT = insert(inbox)
 def put(
     t: Transaction,
     node_id: str,
-    item: OrderItem | CancelItem | OwnerItem | SettleItem | PictureItem | UploadItem,
+    item: OrderItem | HoldersItem | CancelItem | OwnerItem | SettleItem | PictureItem | UploadItem,
     expires: float | None = None,
-) -> None:
-    """Add *item*, whose seq is set here; it is dropped unread when it *expires*. Wakes the node."""
-    _put(t, node_id, item, expires)
+) -> int:
+    """Add *item*, whose seq is set here; it is dropped unread when it *expires*. Wakes the node. The seq."""
+    return _put(t, node_id, item, expires)
+
+
+def take_back(t: Transaction, node_id: str, seq: int) -> None:
+    """Drop an item, if the node has not acknowledged it yet."""
+    t.run(delete(inbox).where(inbox.c.node == node_id, inbox.c.seq == seq))
 
 
 def put_config(t: Transaction, node_id: str) -> None:
     """Say that the configuration changed; once is enough for a node that has not read it yet."""
     t.run(delete(inbox).where(inbox.c.node == node_id, inbox.c.kind == "config"))
     _put(t, node_id, ConfigItem(seq=0), None)
+
+
+def look(t: Transaction, node_id: str, since: int) -> Sequence[Item] | None:
+    """As `waiting`; None when `collect` is needed, because *since* acknowledges something."""
+    rows = _rows(t, node_id, 0)
+    if since > rows[0].inbox_seq or (rows[0].seq is not None and rows[0].seq <= since):
+        return None
+    return _items(rows)
 
 
 def collect(t: Transaction, node_id: str, since: int) -> Sequence[Item]:
@@ -69,9 +92,18 @@ def collect(t: Transaction, node_id: str, since: int) -> Sequence[Item]:
 
 def waiting(t: Transaction, node_id: str, since: int) -> Sequence[Item]:
     """What comes after *since*, oldest first. Raises SignatureRefused for a node that was shut out meanwhile."""
+    return _items(_rows(t, node_id, since))
+
+
+def _rows(t: Transaction, node_id: str, since: int) -> Sequence[AnyRow]:
+    """At least one, whose seq is None when nothing waits."""
     rows = t.all(_WAITING, {"node": node_id, "since": since, "now": t.now})
     if not rows or rows[0].revoked is not None:
         raise SignatureRefused(reason="it was shut out by an administrator")
+    return rows
+
+
+def _items(rows: Sequence[AnyRow]) -> list[Item]:
     return [_item.validate_json(row.item).model_copy(update={"seq": row.seq}) for row in rows if row.seq is not None]
 
 
@@ -83,12 +115,13 @@ def forget_expired(t: Transaction) -> None:
 def _put(
     t: Transaction,
     node_id: str,
-    item: OrderItem | CancelItem | OwnerItem | SettleItem | PictureItem | UploadItem | ConfigItem,
+    item: OrderItem | HoldersItem | CancelItem | OwnerItem | SettleItem | PictureItem | UploadItem | ConfigItem,
     expires: float | None,
-) -> None:
-    seq = t.run(_NEXT_SEQ, {"to": node_id}).scalar_one()
+) -> int:
+    seq: int = t.run(_NEXT_SEQ, {"to": node_id}).scalar_one()
     t.run(
         _INSERT,
         {"node": node_id, "seq": seq, "kind": item.kind, "item": item.model_dump_json(), "expires": expires},
     )
     t.wake(node_topic(node_id))
+    return seq

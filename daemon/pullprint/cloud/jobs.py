@@ -3,12 +3,14 @@
 import hashlib
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
 
 from pullprint.base.errors import BadRequest, NotFound
-from pullprint.cloud import inbox
+from pullprint.cloud import inbox, nodes
 from pullprint.cloud.bus import jobs_topic
 from pullprint.cloud.store import AnyRow, Transaction
 from pullprint.cloud.tables import holder, job, node, release, trace, user_account
@@ -50,6 +52,14 @@ _HISTORY = (
     .limit(HISTORY_PAGE)
 )
 _VIEW = _OF_USER.where(job.c.id == bindparam("job"))
+_IDS_AT_ONCE = 500
+"""In one statement; SQLite has a limit."""
+_HOLDERS = (
+    select(holder.c.job, node.c.id, node.c.name, node.c.seen, node.c.revoked)
+    .join(node, node.c.id == holder.c.node)
+    .where(holder.c.organisation == bindparam("of"), holder.c.job.in_(bindparam("jobs", expanding=True)))
+    .where(node.c.revoked.is_(None))
+)
 _UNDER_WAY = select(release.c.id).where(
     release.c.organisation == bindparam("of"),
     release.c.job == bindparam("job"),
@@ -100,7 +110,8 @@ def listing(t: Transaction, organisation_id: str, user: str) -> JobList:
     number = version(t, organisation_id, user)
     rows = t.all(query, {"of": organisation_id, "user": user})
     doubts = {row.id: doubtful(t, organisation_id, row.id) for row in rows if row.state == State.UNCERTAIN}
-    return JobList(version=number, jobs=tuple(_view(row, doubts.get(row.id, ())) for row in rows))
+    copies = _copies(t, organisation_id, rows)
+    return JobList(version=number, jobs=tuple(_view(row, doubts.get(row.id, ()), copies.get(row.id)) for row in rows))
 
 
 def history(t: Transaction, organisation_id: str, user: str, cursor: str) -> History:
@@ -111,7 +122,9 @@ def history(t: Transaction, organisation_id: str, user: str, cursor: str) -> His
     before, after = _place(cursor) if cursor else (float("inf"), "")
     rows = t.all(_HISTORY, {"of": organisation_id, "user": user, "before": min(before, _END_OF_TIME), "after": after})
     more = len(rows) == HISTORY_PAGE
-    return History(jobs=tuple(_view(row, ()) for row in rows), next=f"{rows[-1].ended!r}-{rows[-1].id}" if more else "")
+    copies = _copies(t, organisation_id, rows)
+    views = tuple(_view(row, (), copies.get(row.id)) for row in rows)
+    return History(jobs=views, next=f"{rows[-1].ended!r}-{rows[-1].id}" if more else "")
 
 
 def _place(cursor: str) -> tuple[float, str]:
@@ -130,7 +143,8 @@ def view(t: Transaction, organisation_id: str, user: str, job_id: str) -> JobVie
     row = t.one(_VIEW, {"of": organisation_id, "user": user, "job": job_id})
     if row is None:
         raise NotFound(what="job")
-    return _view(row, doubtful(t, organisation_id, job_id) if row.state == State.UNCERTAIN else ())
+    doubts = doubtful(t, organisation_id, job_id) if row.state == State.UNCERTAIN else ()
+    return _view(row, doubts, _copies(t, organisation_id, [row]).get(row.id))
 
 
 def steps(t: Transaction, organisation_id: str, user: str, job_id: str) -> list[StepView]:
@@ -286,7 +300,30 @@ def _this(organisation_id: str, job_id: str) -> Any:
     return update(job).where(job.c.organisation == organisation_id, job.c.id == job_id)
 
 
-def _view(row: AnyRow, doubts: tuple[int, ...]) -> JobView:
+@dataclass(slots=True)
+class _Copies:
+    """Who has a job."""
+
+    names: list[str] = field(default_factory=list)
+    awake: int = 0
+
+
+def _copies(t: Transaction, organisation_id: str, rows: Sequence[AnyRow]) -> dict[str, _Copies]:
+    """The holders of these jobs that are not shut out: the host that each came from first, then by name."""
+    origin = {row.id: row.node for row in rows}
+    found: dict[str, _Copies] = {}
+    ids = list(origin)
+    for begin in range(0, len(ids), _IDS_AT_ONCE):
+        held = t.all(_HOLDERS, {"of": organisation_id, "jobs": ids[begin : begin + _IDS_AT_ONCE]})
+        for row in sorted(held, key=lambda row: (row.id != origin[row.job], row.name, row.id)):
+            copies = found.setdefault(row.job, _Copies())
+            copies.names.append(row.name)
+            copies.awake += nodes.is_awake(t, row)
+    return found
+
+
+def _view(row: AnyRow, doubts: tuple[int, ...], copies: _Copies | None) -> JobView:
+    there = copies or _Copies()
     deleting = row.cancelling is not None and row.ended is None
     return JobView(
         id=row.id,
@@ -312,4 +349,7 @@ def _view(row: AnyRow, doubts: tuple[int, ...]) -> JobView:
         printed=row.pages,
         picture=bool(row.has_picture),
         ended=None if row.ended is None else int(row.ended),
+        copies=len(there.names) if row.ended is None else 0,
+        awake=there.awake if row.ended is None else 0,
+        holders=tuple(there.names),
     )

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, delete, func, select, update
 
 from pullprint.base.errors import NotFound, PullprintError
-from pullprint.cloud import organisations
-from pullprint.cloud.bus import count_change
-from pullprint.cloud.store import Transaction
+from pullprint.cloud import organisations, sites
+from pullprint.cloud.store import AnyRow, Transaction
 from pullprint.cloud.tables import inbox, node, nonce
 from pullprint.wire import signature
 from pullprint.wire.node import PARK, PartyKey
 from pullprint.wire.signature import Claim, SignatureRefused
 from pullprint.wire.versions import beside
+
+AWAKE = 1.2 * PARK
+"""Seconds since a node was last seen within which it is awake: a poll is shorter."""
 
 _FIND = select(
     node.c.id, node.c.organisation, node.c.site, node.c.name, node.c.managed, node.c.identity, node.c.revoked
@@ -45,6 +47,9 @@ class NodeLine:
     site: str
     name: str
     managed: bool
+    role: str
+    """A word of `model.placement.Role`."""
+    awake: bool
     version: str
     """What it ran when it last connected."""
     behind: str
@@ -107,13 +112,19 @@ def lines(t: Transaction, organisation_id: str) -> list[NodeLine]:
         node.c.site,
         node.c.name,
         node.c.managed,
+        node.c.role,
         node.c.version,
         node.c.joined,
         node.c.seen,
         node.c.revoked,
     ).where(node.c.organisation == organisation_id)
     rows = t.all(query.order_by(node.c.site, node.c.name, node.c.id))
-    return [NodeLine(**row._mapping, behind=beside(row.version)) for row in rows]
+    return [NodeLine(**row._mapping, behind=beside(row.version), awake=is_awake(t, row)) for row in rows]
+
+
+def is_awake(t: Transaction, row: AnyRow) -> bool:
+    """Whether the node, whose ``seen`` and ``revoked`` *row* has, is there."""
+    return row.revoked is None and bool(row.seen >= t.now - AWAKE)
 
 
 def connected(t: Transaction) -> tuple[int, int]:
@@ -126,16 +137,17 @@ def connected(t: Transaction) -> tuple[int, int]:
 
 def revoke(t: Transaction, organisation_id: str, which: str) -> NodeLine:
     """Shut out the node with this id, beginning of an id, or name; one that is shut out already only if no other is
-    meant. Raises NotFound, SeveralNodes."""
+    meant. Its peers are told at once. Raises NotFound, SeveralNodes."""
     found = [line for line in lines(t, organisation_id) if line.name == which or line.id.startswith(which)]
     found = [line for line in found if not line.revoked] or found[:1]
     if not found:
         raise NotFound(what=f"node as {which}")
     if len(found) > 1:
         raise SeveralNodes(which=which, ids=", ".join(line.id[:8] for line in found))
+    sites.lock(t, organisation_id, found[0].site)
     t.run(update(node).where(node.c.id == found[0].id, node.c.revoked.is_(None)).values(revoked=t.now))
     t.run(delete(inbox).where(inbox.c.node == found[0].id))
-    count_change(t, organisation_id)
+    sites.changed(t, organisation_id, found[0].site)
     return found[0]
 
 

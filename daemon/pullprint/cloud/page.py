@@ -24,7 +24,7 @@ POLICY = (
     "manifest-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 PERMISSIONS = "camera=(self), microphone=(), geolocation=()"
-VIEWS = ("/", "/p/{id}", "/login", "/claim", "/history", "/account", "/share", "/welcome")
+VIEWS = ("/", "/p/{id}", "/login", "/claim", "/history", "/account", "/share", "/site", "/welcome")
 """The addresses that the page itself tells apart."""
 FILE_LIMIT = 4 << 20
 SMALL = 1_000

@@ -4,28 +4,53 @@ import random
 from collections.abc import Sequence
 
 from aiohttp import web
+from sqlalchemy import bindparam, select
 
 from pullprint.base.errors import PullprintError
-from pullprint.cloud import enrolment, inbox, logins, orders, pictures, printers, reports, sites, throttle, uploads
+from pullprint.cloud import (
+    enrolment,
+    inbox,
+    loans,
+    logins,
+    orders,
+    pictures,
+    printers,
+    reports,
+    rosters,
+    sites,
+    throttle,
+    uploads,
+)
 from pullprint.cloud.bus import node_topic, organisation_topic
 from pullprint.cloud.gate import CLOUD, Access, Cloud, access, answer, body, node, number
 from pullprint.cloud.nodes import Node
+from pullprint.cloud.store import Transaction
+from pullprint.cloud.tables import organisation, site
+from pullprint.wire.loans import Loans, LoansTaken, ProxyVote
 from pullprint.wire.node import (
     PARK,
     Acknowledged,
     Ask,
+    CertificateAsk,
     Enrolment,
     Events,
     Holdings,
     InboxAnswer,
     Item,
     LoginAsk,
+    PartAsk,
     PrinterStates,
     SignedConfig,
     TokenAsk,
 )
 
 _random = random.SystemRandom()
+
+_REVISION = (
+    select(site.c.revision, organisation.c.order_key)
+    .join(organisation, organisation.c.id == site.c.organisation)
+    .where(site.c.organisation == bindparam("of"), site.c.id == bindparam("site"))
+)
 
 
 def add(app: web.Application) -> None:
@@ -37,6 +62,12 @@ def add(app: web.Application) -> None:
     router.add_post("/node/v1/reconcile", reconcile)
     router.add_post("/node/v1/events", events)
     router.add_post("/node/v1/releases", release)
+    router.add_get("/node/v1/candidates", candidates, allow_head=False)
+    router.add_post("/node/v1/parts", hand_over_part)
+    router.add_post("/node/v1/certificate", renew_certificate)
+    router.add_post("/node/v1/loans", lend_votes)
+    router.add_post("/node/v1/loans/return", return_votes)
+    router.add_post("/node/v1/loans/votes", vote_for_sleeper)
     router.add_post("/node/v1/printers", note_printers)
     router.add_post("/node/v1/logins", begin_login)
     router.add_post("/node/v1/logins/token", redeem_login)
@@ -61,15 +92,34 @@ async def enrol(request: web.Request) -> web.StreamResponse:
 async def config(request: web.Request) -> web.StreamResponse:
     """All that the organisation decides for the node's site."""
     cloud = request.app[CLOUD]
-    signed = await cloud.store.read(sites.signed_config, node(request).id, cloud.public_url)
-    return answer(SignedConfig(config=signed, now=cloud.clock.now()))
+    signed, roster = await cloud.store.read(_config, node(request), cloud)
+    return answer(SignedConfig(config=signed, roster=roster, now=cloud.clock.now()))
+
+
+def _config(t: Transaction, sender: Node, cloud: Cloud) -> tuple[str, str]:
+    return sites.signed_config(t, sender.id, cloud.public_url), _roster(t, sender, cloud)
+
+
+def _roster(t: Transaction, sender: Node, cloud: Cloud) -> str:
+    """The roster of the sender's site; whatever changes in it raises the site's revision."""
+    this = sender.organisation, sender.site
+    row = t.one(_REVISION, {"of": this[0], "site": this[1]})
+    now = (row.revision, bytes(row.order_key)) if row else None
+    kept = cloud.rosters.get(this)
+    if now and kept and kept[:2] == now:
+        return kept[2]
+    roster = rosters.signed(t, *this)
+    if now:
+        cloud.rosters[this] = *now, roster
+    return roster
 
 
 @access(Access.NODE)
 async def collect(request: web.Request) -> web.StreamResponse:
     """The inbox: parks while there is nothing."""
     cloud = request.app[CLOUD]
-    items = await _items(cloud, node(request), number(request, "since", 0))
+    with cloud.presence.park(node(request).id, request.transport):
+        items = await _items(cloud, node(request), number(request, "since", 0))
     if not items:
         return web.Response(status=204, headers={"Cache-Control": "no-store"})
     return answer(InboxAnswer(items=tuple(items), now=cloud.clock.now()))
@@ -78,7 +128,9 @@ async def collect(request: web.Request) -> web.StreamResponse:
 async def _items(cloud: Cloud, sender: Node, since: int) -> Sequence[Item]:
     end = cloud.clock.monotonic() + PARK * _random.uniform(0.9, 1.1)
     with cloud.bus.listen(node_topic(sender.id), organisation_topic(sender.organisation)) as waiter:
-        items = await cloud.store.note(inbox.collect, sender.id, since)
+        items = await cloud.store.read(inbox.look, sender.id, since)
+        if items is None:
+            items = await cloud.store.note(inbox.collect, sender.id, since)
         while not items and not waiter.closed and await waiter.wait(end - cloud.clock.monotonic()):
             if waiter.closed:
                 break
@@ -89,8 +141,10 @@ async def _items(cloud: Cloud, sender: Node, since: int) -> Sequence[Item]:
 @access(Access.NODE)
 async def reconcile(request: web.Request) -> web.StreamResponse:
     """What the node holds, against what is known of it."""
-    cloud = request.app[CLOUD]
-    return answer(await cloud.store.run(reports.reconcile, node(request), body(request, Holdings)))
+    cloud, holdings = request.app[CLOUD], body(request, Holdings)
+    differences = await cloud.store.run(reports.reconcile, node(request), holdings)
+    await cloud.store.run(rosters.note, node(request), holdings)
+    return answer(differences)
 
 
 @access(Access.NODE)
@@ -104,7 +158,48 @@ async def events(request: web.Request) -> web.StreamResponse:
 async def release(request: web.Request) -> web.StreamResponse:
     """The node asks for an order."""
     cloud = request.app[CLOUD]
-    return answer(await cloud.store.run(orders.release_for_node, node(request), body(request, Ask)))
+    item = await cloud.store.run(orders.release_for_node, node(request), body(request, Ask))
+    cloud.tally.issued += 1
+    return answer(item)
+
+
+@access(Access.NODE)
+async def candidates(request: web.Request) -> web.StreamResponse:
+    """Who would hold a job of that size."""
+    cloud, size = request.app[CLOUD], number(request, "size", 0)
+    return answer(await cloud.store.read(rosters.candidates, node(request), size))
+
+
+@access(Access.NODE)
+async def hand_over_part(request: web.Request) -> web.StreamResponse:
+    """The cloud's part of a held job, to place copies of it."""
+    cloud = request.app[CLOUD]
+    return answer(await cloud.store.run(orders.part_for_holder, node(request), body(request, PartAsk)))
+
+
+@access(Access.NODE)
+async def lend_votes(request: web.Request) -> web.StreamResponse:
+    """The node goes to sleep."""
+    return answer(await request.app[CLOUD].store.run(loans.take, node(request), body(request, Loans)))
+
+
+@access(Access.NODE)
+async def return_votes(request: web.Request) -> web.StreamResponse:
+    """The node is awake."""
+    return answer(await request.app[CLOUD].store.run(loans.give, node(request), body(request, LoansTaken)))
+
+
+@access(Access.NODE)
+async def vote_for_sleeper(request: web.Request) -> web.StreamResponse:
+    """The node asks for the vote of one that sleeps."""
+    return answer(await request.app[CLOUD].store.run(loans.vote, node(request), body(request, ProxyVote)))
+
+
+@access(Access.NODE)
+async def renew_certificate(request: web.Request) -> web.StreamResponse:
+    """A new certificate for the mesh."""
+    cloud = request.app[CLOUD]
+    return answer(await cloud.store.read(enrolment.renew_certificate, node(request), body(request, CertificateAsk)))
 
 
 @access(Access.NODE)

@@ -5,7 +5,7 @@ import asyncio
 from aiohttp import web
 
 from pullprint.base.errors import NotFound
-from pullprint.cloud import jobs, orders, pictures, printers, sessions, signs, stream, throttle, uploads
+from pullprint.cloud import jobs, orders, overview, pictures, printers, sessions, signs, stream, throttle, uploads
 from pullprint.cloud.bus import jobs_topic
 from pullprint.cloud.gate import CLOUD, Access, access, answer, answers, body, number, token, user
 from pullprint.cloud.store import Transaction
@@ -29,6 +29,7 @@ def add(app: web.Application) -> None:
     router.add_post("/api/v1/pictures", pictures.show)
     router.add_post("/api/v1/uploads", uploads.offer)
     router.add_put("/api/v1/uploads/{id}", uploads.receive)
+    router.add_get("/api/v1/mesh", overview.show, allow_head=False)
     router.add_get("/api/v1/printers", list_printers, allow_head=False)
     router.add_get("/api/v1/printers/{which:[0-9A-Za-z -]+}", show_printer, allow_head=False)
     router.add_get("/api/v1/printers/{id:[0-9a-z-]+}/sign.{kind:pdf|png|svg}", show_sign, allow_head=False)
@@ -74,10 +75,16 @@ async def show_trace(request: web.Request) -> web.StreamResponse:
 @access(Access.USER)
 async def release(request: web.Request) -> web.StreamResponse:
     """Print it there."""
-    caller, wanted = user(request), body(request, ReleaseRequest)
-    view = await request.app[CLOUD].store.run(
-        orders.release_for_user, caller.organisation, caller.user, _job_id(request), wanted
+    cloud, caller, wanted = request.app[CLOUD], user(request), body(request, ReleaseRequest)
+    view = await cloud.store.run(
+        orders.release_for_user,
+        caller.organisation,
+        caller.user,
+        _job_id(request),
+        wanted,
+        cloud.presence.is_here,
     )
+    cloud.tally.issued += 1
     return answer(view, 202)
 
 

@@ -79,6 +79,12 @@ def check_network(text: str) -> Network:
         raise BadRequest(reason=f"{text} is not a network such as 192.0.2.0/24 or 2001:db8::/64") from error
 
 
+def lock(t: Transaction, organisation_id: str, site_id: str) -> None:
+    """Whoever changes nodes and then calls `changed` locks the site first, so that two do not wait for each other."""
+    this = (site.c.organisation == organisation_id, site.c.id == site_id)
+    t.run(select(site.c.id).where(*this).with_for_update(key_share=True))
+
+
 def changed(t: Transaction, organisation_id: str, site_id: str | None = None) -> None:
     """The configuration of a site (or of all) is a new one: raise its revision and tell the nodes."""
     sites = update(site).where(site.c.organisation == organisation_id).values(revision=site.c.revision + 1)

@@ -162,6 +162,9 @@ node = Table(
     Column("epoch", Text, nullable=False, default=""),
     Column("last_event", BigInteger, nullable=False, default=0),
     Column("inbox_seq", BigInteger, nullable=False, default=0),
+    Column("role", Text, nullable=False, default="normal"),  # a word of model.placement.Role
+    Column("endpoints", Text, nullable=False, default="[]"),  # JSON list of wire.mesh.Endpoint
+    Column("room", BigInteger, nullable=False, default=0),  # bytes that it would still store for others
     ForeignKeyConstraint(["organisation", "site"], ["site.organisation", "site.id"]),
     Index(None, "organisation", "site"),
 )
@@ -213,7 +216,7 @@ job = Table(
     Column("organisation", Text, primary_key=True),
     Column("id", Text, primary_key=True),
     Column("site", Text, nullable=False),
-    Column("node", Text, ForeignKey("node.id"), nullable=False),  # where it came from: its reports count
+    Column("node", Text, ForeignKey("node.id"), nullable=False),  # where it came from
     Column("job_uuid", Text, nullable=False),
     Column("cups_job_id", BigInteger, nullable=False),
     Column("queue", Text, nullable=False),
@@ -225,12 +228,13 @@ job = Table(
     Column("size", BigInteger, nullable=False),
     Column("ticket", Text, nullable=False),
     Column("facts", Text, nullable=False),  # empty until counted
-    Column("state", Text, nullable=False),  # the node's word, see model.states
+    Column("state", Text, nullable=False),  # a holder's word, see model.states
+    # The ballot of the attempt that the state is of: what is said of earlier ones does not change it.
+    Column("state_ballot", BigInteger, nullable=False, default=0),
     Column("sentence", Text, nullable=False),
     Column("created", Double, nullable=False),
     Column("expires", Double, nullable=False),
     Column("ended", Double, nullable=True),
-    Column("missing", Double, nullable=True),  # since when its node's list has been without it
     Column("cancelling", Double, nullable=True),  # its owner deleted it; the holders have yet to
     Column("direct_printer", Text, nullable=False),
     Column("claim_hash", LargeBinary, nullable=True),  # SHA-256; None once it has an owner
@@ -259,6 +263,21 @@ holder = Table(
     Column("job", Text, primary_key=True),
     Column("node", Text, ForeignKey("node.id"), primary_key=True),
     Column("voter", Boolean, nullable=False),
+    Column("missing", Double, nullable=True),  # since when the node's list has been without the job
+    ForeignKeyConstraint(["organisation", "job"], ["job.organisation", "job.id"], ondelete="CASCADE"),
+    Index(None, "node"),
+)
+
+loan = Table(  # votes that nodes lent to the cloud when they went to sleep; see loans.py
+    "loan",
+    metadata,
+    Column("organisation", Text, primary_key=True),
+    Column("job", Text, primary_key=True),
+    Column("node", Text, ForeignKey("node.id"), primary_key=True),  # whose vote it is
+    Column("number", BigInteger, nullable=False),  # of the last loan that is known
+    Column("generation", BigInteger, nullable=False),  # of the job's voters; numbers begin anew in each
+    Column("vote", Text, nullable=False),  # JSON of wire.mesh.Vote; empty: the loan was over before it arrived
+    Column("over", Boolean, nullable=False),  # the cloud votes with it no more
     ForeignKeyConstraint(["organisation", "job"], ["job.organisation", "job.id"], ondelete="CASCADE"),
     Index(None, "node"),
 )
@@ -278,9 +297,29 @@ release = Table(
     Column("forces", Text, nullable=False),  # JSON list of ballots
     Column("issued", Double, nullable=False),
     Column("expires", Double, nullable=False),
-    Column("outcome", Text, nullable=False, default=""),  # a word of orders.Outcome; empty while under way
+    Column("outcome", Text, nullable=False, default=""),  # a state, or a word of orders.py; empty while under way
+    Column("acknowledged", Double, nullable=True),  # when the releaser was first heard on it
+    Column("due", Double, nullable=True),  # when it is to be looked at: another holder may have to take over
+    Column("wished", Double, nullable=False, default=0),  # when its owner asked for it, of whichever holder
+    Column("tried", Text, nullable=False, default="[]"),  # JSON list of the nodes that had the order, this one included
+    Column("inbox_seq", BigInteger, nullable=True),  # its item in the inbox of its node
     ForeignKeyConstraint(["organisation", "job"], ["job.organisation", "job.id"], ondelete="CASCADE"),
     UniqueConstraint("organisation", "job", "ballot"),
+    Index(None, "due"),
+)
+
+replacement = Table(  # jobs that were to have other holders, and the last order for it
+    "replacement",
+    metadata,
+    Column("organisation", Text, primary_key=True),
+    Column("job", Text, primary_key=True),
+    Column("site", Text, nullable=False),
+    Column("node", Text, nullable=False),  # who was ordered
+    Column("base", BigInteger, nullable=False),  # the generation that was to end
+    Column("number", BigInteger, nullable=False),  # each order for a job has a higher one
+    Column("ordered", Double, nullable=False),
+    ForeignKeyConstraint(["organisation", "job"], ["job.organisation", "job.id"], ondelete="CASCADE"),
+    Index(None, "organisation", "site", "ordered"),
 )
 
 trace = Table(

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from pullprint import __version__
 from pullprint.base.errors import WrittenByNewer
 
-HEAD = "0003"
+HEAD = "0006"
 """The newest revision in ``versions``; a test holds the two together."""
 _VERSIONS = Path(__file__).parent / "versions"
 _LOCK = 0x70756C6C  # any number that no other program's advisory lock has
