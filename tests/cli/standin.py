@@ -18,6 +18,7 @@ from pullprint.wire.views import (
     JobView,
     JoinRequest,
     LoginView,
+    MeshView,
     PrinterView,
     ReleaseRequest,
     StatusView,
@@ -73,6 +74,7 @@ class Standin:
     )
     findings: list[FindingView] = field(default_factory=list)
     status: StatusView = field(default_factory=lambda: StatusView(version="0.1.0", joined=False))
+    mesh: MeshView | None = None
     way: Way = field(default_factory=lambda: PRINTED)
     refusal: PullprintError | None = None
     """What a change is answered with."""
@@ -107,6 +109,7 @@ class Standin:
         app.add_routes(
             [
                 web.get("/v1/status", self._status),
+                web.get("/v1/mesh", self._mesh),
                 web.get("/v1/printers", self._printers),
                 web.get("/v1/doctor", self._doctor),
                 web.get("/v1/jobs", self._jobs),
@@ -140,6 +143,11 @@ class Standin:
 
     async def _status(self, _: web.Request) -> web.Response:
         return _answer(self.status)
+
+    async def _mesh(self, _: web.Request) -> web.Response:
+        if self.mesh is None:
+            raise NotFound(what="mesh")
+        return _answer(self.mesh)
 
     async def _printers(self, _: web.Request) -> web.Response:
         return _answer(*self.printers, many=True)

@@ -15,7 +15,7 @@ from tests.cli.standin import Standin, job
 from pullprint import __version__
 from pullprint.cli import answers
 from pullprint.model.states import State
-from pullprint.wire import views
+from pullprint.wire import loans, views
 
 HOSTILE = {
     "escape": "\x1b]0;owned\x07\x1b[2J\x1b[31mred.pdf",
@@ -148,6 +148,7 @@ async def test_version_and_help(socket: Path) -> None:
         "printers",
         "status",
         "doctor",
+        "mesh",
         "login",
         "join",
     ):
@@ -163,6 +164,10 @@ def test_the_commands_answers_have_the_fields_of_the_views() -> None:
         (answers.Finding, views.FindingView, set()),
         (answers.Status, views.StatusView, set()),
         (answers.Login, views.LoginView, set()),
+        (answers.Mesh, views.MeshView, set()),
+        (answers.Slept, loans.SleepView, set()),
+        (answers.MeshNode, views.MeshNodeView, set()),
+        (answers.MeshJob, views.MeshJobView, set()),
     ]
     for ours, wire, left_out in pairs:
         assert set(ours.__dataclass_fields__) - {"raw"} == set(wire.model_fields) - left_out

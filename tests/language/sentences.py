@@ -1,7 +1,8 @@
 """Every sentence of the daemons that a person may read on the page, found in their source.
 
 Sentences are the docstrings of errors, and literals that look like a sentence; of f-strings, what is filled in has the
-last name in its expression. Files that only administrators hear from, in a terminal, are left out.
+last name in its expression. Files that only administrators hear from, in a terminal or a log, are left out, and so is
+what hosts say to each other.
 """
 
 import ast
@@ -16,7 +17,8 @@ TERMINAL = frozenset(
         "base/config.py", "base/lock.py", "node/doctor.py", "node/main.py", "node/settings.py", "node/join.py",
         "printers/cups_check.py", "cloud/admin.py", "cloud/config.py", "cloud/main.py", "cloud/enrolment.py",
         "cloud/organisations.py", "cloud/tls.py", "cloud/sites.py", "model/owner.py", "cloud/signs.py",
-        "cloud/setup.py", "cloud/system.py", "cloud/certificates.py",
+        "cloud/setup.py", "cloud/system.py", "cloud/certificates.py", "cloud/metrics.py", "node/metrics.py", "node/overview.py",
+        "node/mesh.py", "node/copies.py", "node/certificate.py", "node/sleep.py",
     }
 )  # fmt: skip
 _SENTENCE = re.compile(r"[A-Z{].*[^\s.]\s.*\.")

@@ -38,7 +38,15 @@ from pullprint.wire.api import (
     UploadRequest,
 )
 from pullprint.wire.types import Message
-from pullprint.wire.views import CapabilitiesView, ClaimRequest, JobView, PrinterView, ReleaseRequest, StepView
+from pullprint.wire.views import (
+    CapabilitiesView,
+    ClaimRequest,
+    JobView,
+    MeshView,
+    PrinterView,
+    ReleaseRequest,
+    StepView,
+)
 
 # The real one is __Host-…, which a browser takes over https only.
 COOKIE = "pullprint"
@@ -121,6 +129,8 @@ class Standin:
     _moved: asyncio.Event = field(default_factory=asyncio.Event)
     _offers: dict[str, tuple[UploadRequest, bytes]] = field(default_factory=dict)
 
+    sites: list[MeshView] = field(default_factory=list)
+
     def add(self, *jobs: JobView) -> None:
         for view in jobs:
             self.jobs[view.id] = view
@@ -168,6 +178,7 @@ class Standin:
                 web.post("/api/v1/uploads", self._offer),
                 web.put("/api/v1/uploads/{id}", self._take),
                 web.get("/api/v1/printers", self._printers),
+                web.get("/api/v1/mesh", self._mesh),
                 web.get("/api/v1/printers/{id}", self._printer),
                 web.get("/api/v1/logins/{code}", self._login),
                 web.post("/api/v1/logins/{code}", self._answer_login),
@@ -282,6 +293,9 @@ class Standin:
         following = start + HISTORY_PAGE
         more = str(following) if following < len(ended) else ""
         return _answer(History(jobs=tuple(ended[start:following]), next=more))
+
+    async def _mesh(self, _: web.Request) -> web.Response:
+        return _answers(self.sites)
 
     async def _sessions(self, _: web.Request) -> web.Response:
         return _answers(self.places)

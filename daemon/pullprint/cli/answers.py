@@ -46,6 +46,12 @@ class _Fields:
             raise Malformed(f"{name} is not true or false")
         return value
 
+    def texts(self, name: str) -> tuple[str, ...]:
+        value = self.raw.get(name, [])
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+            raise Malformed(f"{name} is not a list of texts")
+        return tuple(value)
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -71,6 +77,9 @@ class Job:
     direct_printer: str
     claim_code: str
     doubtful: tuple[int, ...]
+    copies: int
+    awake: int
+    holders: tuple[str, ...]
 
     @classmethod
     def from_json(cls, value: object) -> Self:
@@ -90,6 +99,9 @@ class Job:
             direct_printer=f.text("direct_printer", ""),
             claim_code=f.text("claim_code", ""),
             doubtful=tuple(doubtful),
+            copies=f.count("copies", 0),
+            awake=f.count("awake", 0),
+            holders=f.texts("holders"),
         )
 
 
@@ -155,6 +167,21 @@ class Finding:
     def from_json(cls, value: object) -> Self:
         f = _Fields(value)
         return cls(f.raw, f.text("level"), f.text("what"), f.text("advice", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Slept:
+    """`wire.loans.SleepView`."""
+
+    raw: Mapping[str, object]
+    lent: int
+    own: int
+    sentence: str
+
+    @classmethod
+    def from_json(cls, value: object) -> Self:
+        f = _Fields(value)
+        return cls(raw=f.raw, lent=f.count("lent"), own=f.count("own"), sentence=f.text("sentence"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +257,96 @@ class Login:
             interval=f.count("interval"),
             state=f.text("state", "pending"),
             user=f.text("user", ""),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MeshNode:
+    """`wire.views.MeshNodeView`."""
+
+    raw: Mapping[str, object]
+    node: str
+    name: str
+    role: str
+    here: bool
+    awake: bool
+    endpoint: str
+    version: str
+    held: int
+    room: int
+    lag: float | None
+    owed: int
+    trouble: str
+
+    @classmethod
+    def from_json(cls, value: object) -> Self:
+        f = _Fields(value)
+        return cls(
+            raw=f.raw,
+            node=f.text("node"),
+            name=f.text("name"),
+            role=f.text("role", ""),
+            here=f.flag("here"),
+            awake=f.flag("awake"),
+            endpoint=f.text("endpoint", ""),
+            version=f.text("version", ""),
+            held=f.count("held", 0),
+            room=f.count("room", 0),
+            lag=None if f.raw.get("lag") is None else f.number("lag"),
+            owed=f.count("owed", 0),
+            trouble=f.text("trouble", ""),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MeshJob:
+    """`wire.views.MeshJobView`."""
+
+    raw: Mapping[str, object]
+    id: str
+    state: str
+    generation: int
+    holders: tuple[str, ...]
+    promised: int
+    attempts: tuple[str, ...]
+
+    @classmethod
+    def from_json(cls, value: object) -> Self:
+        f = _Fields(value)
+        return cls(
+            raw=f.raw,
+            id=f.text("id"),
+            state=f.text("state"),
+            generation=f.count("generation"),
+            holders=f.texts("holders"),
+            promised=f.count("promised", 0),
+            attempts=f.texts("attempts"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """`wire.views.MeshView`."""
+
+    raw: Mapping[str, object]
+    site: str
+    revision: int
+    nodes: tuple[MeshNode, ...]
+    jobs: tuple[MeshJob, ...]
+    placed: int
+    short: int
+
+    @classmethod
+    def from_json(cls, value: object) -> Self:
+        f = _Fields(value)
+        return cls(
+            raw=f.raw,
+            site=f.text("site"),
+            revision=f.count("revision", 0),
+            nodes=tuple(several(MeshNode.from_json, f.raw.get("nodes"))),
+            jobs=tuple(several(MeshJob.from_json, f.raw.get("jobs", []))),
+            placed=f.count("placed", 0),
+            short=f.count("short", 0),
         )
 
 

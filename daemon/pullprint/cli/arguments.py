@@ -31,8 +31,9 @@ examples:
 
 exit codes:
   0  done (release: it is printed)     3  pullprintd does not answer, or not intelligibly
-  1  doctor found something to repair  4  refused; nothing was printed by this command
-  2  the command line is wrong         5  uncertain: it may have been printed
+  1  doctor found something to repair; 4  refused; nothing was printed by this command
+     mesh: a job waits for copies      5  uncertain: it may have been printed
+  2  the command line is wrong
 
 --json prints the answer of pullprintd as it is, one JSON document on one line (`trace --follow`: one for each
 step; `login`: one when it begins and one when it ends); failures are then {"code": …, "sentence": …} on standard error.
@@ -138,6 +139,14 @@ def parser() -> argparse.ArgumentParser:
     trace.add_argument("-f", "--follow", action="store_true", help="go on until the job has ended")
     command("printers", "list the printers of this site")
     command("status", "tell how this host and its way to the cloud are")
+    mesh = command(
+        "mesh",
+        "list the hosts of this site that keep each other's jobs",
+        "  pullprint mesh\n  sudo pullprint mesh --jobs\n",
+    )
+    mesh.add_argument("--jobs", action="store_true", help="also each job held here: its copies and votes (root only)")
+    command("sleep", "have the cloud vote for this host, which is about to be away (root)", "  sudo pullprint sleep\n")
+    command("wake", "take the votes back that the cloud has for this host (root)", "  sudo pullprint wake\n")
     doctor = command(
         "doctor",
         "look for what is wrong with printing on this host",

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pullprint.cli import answers
-from pullprint.cli.answers import Finding, Job, Login, Printer, Status, Step
+from pullprint.cli.answers import Finding, Job, Login, Mesh, Printer, Slept, Status, Step
 from pullprint.cli.client import QUICK, SLOW, Client
 from pullprint.cli.errors import BrokenAnswer
 
@@ -20,6 +20,10 @@ class Daemon:
 
     def status(self) -> Status:
         return self._one(Status.from_json, self._client.get("/v1/status"))
+
+    def mesh(self, *, jobs: bool = False) -> Mesh:
+        """The site's nodes; with *jobs*, for root, also what this one holds."""
+        return self._one(Mesh.from_json, self._client.get("/v1/mesh?jobs=1" if jobs else "/v1/mesh"))
 
     def printers(self) -> list[Printer]:
         return self._several(Printer.from_json, self._client.get("/v1/printers"))
@@ -53,6 +57,14 @@ class Daemon:
     def join(self, cloud: str, code: str, authority: str) -> Status:
         body: dict[str, object] = {"cloud": cloud, "code": code, "authority": authority}
         return self._one(Status.from_json, self._client.post("/v1/join", body))
+
+    def sleep(self) -> Slept:
+        """Lend this host's votes to the cloud (root)."""
+        return self._one(Slept.from_json, self._client.post("/v1/sleep", {}))
+
+    def wake(self) -> Slept:
+        """Take them back (root)."""
+        return self._one(Slept.from_json, self._client.post("/v1/wake", {}))
 
     def login(self) -> Login:
         """Begin one for the account that runs this command."""

@@ -13,7 +13,7 @@ class Exit(IntEnum):
 
     DONE = 0
     FOUND = 1
-    """``pullprint doctor`` found something that needs repair."""
+    """``pullprint doctor`` found something that needs repair, or ``pullprint mesh`` a job that waits for copies."""
     USAGE = 2
     """The command line was not understood, or needs an answer that nobody is there to give."""
     AWAY = 3

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pullprint.cli import words
 from pullprint.cli.answers import Finding, Printer, Status
 from pullprint.cli.daemon import Daemon
-from pullprint.cli.errors import Exit
+from pullprint.cli.errors import BrokenAnswer, Exit, Refused
 from pullprint.cli.terminal import Cell, Column, Terminal
 
 _LEVELS = {"ok": ("ok", "green"), "warn": ("warn", "yellow"), "bad": ("BAD", "bold red")}
@@ -33,12 +33,24 @@ def show_printers(terminal: Terminal, found: Sequence[Printer]) -> None:
 
 def status(daemon: Daemon, terminal: Terminal) -> Exit:
     """How this host is."""
-    show_status(terminal, daemon.status())
+    found = daemon.status()
+    show_status(terminal, found, _copies(daemon) if found.joined and not terminal.json else "")
     return Exit.DONE
 
 
-def show_status(terminal: Terminal, status: Status) -> None:
-    """What is known of this host and its cloud."""
+def _copies(daemon: Daemon) -> str:
+    """How the copies of what is held here are; empty from a pullprintd that knows of none."""
+    from pullprint.cli.mesh import nodes_awake, summary
+
+    try:
+        found = daemon.mesh()
+    except (BrokenAnswer, Refused):
+        return ""
+    return f"{summary(found)} {nodes_awake(found)}"
+
+
+def show_status(terminal: Terminal, status: Status, copies: str = "") -> None:
+    """What is known of this host and its cloud, and the *copies* of what it holds."""
     if terminal.json:
         terminal.dump(status.raw)
         return
@@ -61,6 +73,8 @@ def show_status(terminal: Terminal, status: Status) -> None:
         for name, count in (("unclaimed", status.unclaimed), ("uncertain", status.uncertain))
         if count
     ]
+    if copies:
+        pairs.append(("copies", copies))
     if status.unreported:
         pairs.append(("unreported", f"{status.unreported} events the cloud has not seen yet"))
     if status.config_trouble:

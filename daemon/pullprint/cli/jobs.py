@@ -18,6 +18,7 @@ _COLUMNS = (
     Column("OPTIONS", at=90),
     Column("STATE"),
     Column("AGE", at=60, right=True),
+    Column("HELD BY", at=100),
 )
 _PROGRAM_COLUMNS = (*_COLUMNS, Column("WHAT TO KNOW"))
 
@@ -59,6 +60,7 @@ def _row(job: Job, now: float) -> list[Cell]:
         Cell(words.options(job)),
         Cell(word, style),
         Cell(words.age(now - job.created), "dim"),
+        Cell(words.copies(job), "yellow" if job.awake < job.copies else "dim"),
     ]
 
 

@@ -73,6 +73,14 @@ def _carry_out(asked: argparse.Namespace, daemon: Daemon, terminal: Terminal) ->
             return host.printers(daemon, terminal)
         case "status":
             return host.status(daemon, terminal)
+        case "mesh":
+            from pullprint.cli.mesh import mesh
+
+            return mesh(daemon, terminal, jobs=asked.jobs)
+        case "sleep" | "wake":
+            from pullprint.cli import sleep
+
+            return (sleep.sleep if asked.command == "sleep" else sleep.wake)(daemon, terminal)
         case "login":
             from pullprint.cli.login import login
 

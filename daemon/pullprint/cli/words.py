@@ -47,6 +47,18 @@ def size(count: int) -> str:
     return f"{amount:.0f} TiB"
 
 
+def copies(job: Job) -> str:
+    """How many hosts hold it, and how many of them are awake; empty where that is not known."""
+    if not job.copies:
+        return ""
+    return f"{job.copies} {'copy' if job.copies == 1 else 'copies'}, {job.awake} awake"
+
+
+def lag(seconds: float) -> str:
+    """How long an answer took, in milliseconds."""
+    return "< 1 ms" if seconds < 0.001 else f"{seconds * 1_000:.0f} ms"
+
+
 def pages(job: Job) -> str:
     """The number of pages, or that it is not known."""
     return "?" if job.facts is None or job.facts.pages is None else str(job.facts.pages)

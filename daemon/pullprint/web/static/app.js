@@ -95,7 +95,7 @@ function away(text) {
   $("away").hidden = !text;
 }
 
-const titles = { home: () => _("Your jobs"), history: () => _("History"), account: () => _("Account"), login: () => _("Sign in on another device"), claim: () => _("Is a job missing?"), here: () => _("Print here") };
+const titles = { home: () => _("Your jobs"), history: () => _("History"), account: () => _("Account"), site: () => _("Your office"), login: () => _("Sign in on another device"), claim: () => _("Is a job missing?"), here: () => _("Print here") };
 
 async function show(view) {
   current = view;

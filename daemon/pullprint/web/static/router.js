@@ -6,6 +6,7 @@ const ROUTES = [
   [/^\/claim\/?$/, "claim"],
   [/^\/history\/?$/, "history"],
   [/^\/account\/?$/, "account"],
+  [/^\/site\/?$/, "site"],
   [/^\/(share\/?)?$/, "home"],
 ];
 

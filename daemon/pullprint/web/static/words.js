@@ -44,6 +44,9 @@ export function stateOf(job) {
 /** What a card says below its facts; empty for a job that just waits. */
 export const storyOf = (job) => (job.state === "held" && job.sentence === PLAIN ? "" : sentenceOf(job.sentence));
 
+/** How many hosts hold it, and how many of those are awake; empty where nobody knows. */
+export const copiesOf = ({ copies, awake }) => (copies ? ngettext("{n} copy, {awake} awake", "{n} copies, {awake} awake", copies, { awake }) : "");
+
 // Drivers' words for IPP's, as in model/ticket.py.
 const DRIVER = {
   Duplex: ["sides", { None: "one-sided", DuplexNoTumble: "two-sided-long-edge", DuplexTumble: "two-sided-short-edge" }],

@@ -21,7 +21,7 @@ export function open(app, main) {
         h("select", { onchange: (event) => setLanguage(event.target.value) },
           Object.entries(LANGUAGES).map(([code, name]) => h("option", { value: code, lang: code, selected: code === language }, name)))),
       h("div", { class: "buttons" }, install)),
-    h("p", { class: "foot" }, h("a", { href: "/claim" }, _("Claim a job by its code")), " ", h("a", { href: "/login" }, _("Confirm a sign-in on another device"))));
+    h("p", { class: "foot" }, h("a", { href: "/claim" }, _("Claim a job by its code")), " ", h("a", { href: "/login" }, _("Confirm a sign-in on another device")), " ", h("a", { href: "/site" }, _("Your office"))));
   load();
 
   async function load() {

@@ -4,7 +4,8 @@ import { ask } from "../api.js";
 import { h, problemLine } from "../dom.js";
 import { _ } from "../i18n.js";
 import { sheet } from "../sheet.js";
-import { chosen, clean, clock, ENDED, endOf, exactly, factsOf, line, mediaText, moment, sentenceOf, sizeOf, stateOf, storyOf, titleOf } from "../words.js";
+import { copyDots } from "./list.js";
+import { chosen, clean, clock, copiesOf, ENDED, endOf, exactly, factsOf, line, mediaText, moment, sentenceOf, sizeOf, stateOf, storyOf, titleOf } from "../words.js";
 
 export async function open(app, id, known) {
   let turn = 0;
@@ -39,14 +40,16 @@ export async function open(app, id, known) {
     if (view.picture) app.pictures.show(id, picture);
     story.firstElementChild.textContent = storyOf(view);
     story.hidden = !storyOf(view);
-    const entry = (term, text) => text && h("div", {}, h("dt", {}, term), h("dd", {}, h("bdi", {}, text)));
+    const entry = (term, text, ...more) => text && h("div", {}, h("dt", {}, term), h("dd", {}, h("bdi", {}, text), ...more));
+    const holders = (view.holders ?? []).map((name) => clean(name, 60)).join(", ");
     facts.replaceChildren(...[
       entry(_("State"), stateOf(view)[0]),
       entry(_("Document"), factsOf(view)),
       entry(_("Paper"), chosen(view, "media") && mediaText(chosen(view, "media"))),
       entry(_("Size"), sizeOf(view.size)),
       entry(_("Sent"), line([moment(view.created), clean(view.submitter, 40), clean(view.host, 40)])),
-      entry(_("Held by"), !ENDED.has(view.state) && clean(view.node, 60)),
+      entry(_("Held by"), !ENDED.has(view.state) && (holders || clean(view.node, 60))),
+      entry(_("Sealed copies"), !ENDED.has(view.state) && copiesOf(view), copyDots(view)),
       entry(_("Kept until"), !ENDED.has(view.state) && moment(view.expires)),
       entry(_("Ended"), ENDED.has(view.state) && endOf(view)),
     ].filter(Boolean));

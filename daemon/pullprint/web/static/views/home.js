@@ -27,7 +27,7 @@ export function open(app, main) {
     h("div", { class: "row lead-row" }, lead, list.all),
     app.uploads,
     heading, list.waiting, empty, earlier,
-    h("p", { class: "foot" }, _("Is a job missing?"), " ", h("a", { href: "/claim" }, _("Claim it by its code")), "."));
+    h("p", { class: "foot" }, _("Is a job missing?"), " ", h("a", { href: "/claim" }, _("Claim it by its code")), ". ", h("a", { href: "/site" }, _("Your office"))));
 
   const draw = () => {
     if (!app.jobs.known) return;

@@ -3,7 +3,9 @@
 
 import { arrange, h, icon, problemLine } from "../dom.js";
 import { _, ngettext } from "../i18n.js";
-import { clean, ENDED, endOf, factsOf, pagesOf, stateOf, storyOf, titleOf, waitOf } from "../words.js";
+import { clean, copiesOf, ENDED, endOf, factsOf, pagesOf, stateOf, storyOf, titleOf, waitOf } from "../words.js";
+
+const MOST_DOTS = 7;
 
 export class List {
   #cards = new Map();
@@ -112,6 +114,12 @@ export class List {
   }
 }
 
+/** A dot for each copy, filled where its host is awake; empty where nobody knows. */
+export function copyDots(job) {
+  const dots = Array.from({ length: Math.min(job.copies ?? 0, MOST_DOTS) }, (_, n) => h("i", { class: n < job.awake ? "on" : "" }));
+  return dots.length ? h("span", { class: "copies", role: "img", "aria-label": copiesOf(job), title: copiesOf(job) }, dots) : "";
+}
+
 /** How much of it came out: pages so far and pages in all, null where nobody counts. */
 function progressOf(job) {
   const all = (pagesOf(job) ?? 0) * job.ticket.copies;
@@ -173,7 +181,7 @@ class Card {
     this.title.firstElementChild.textContent = titleOf(job);
     this.title.title = clean(job.title);
     this.facts.textContent = ended ? endOf(job) : factsOf(job);
-    this.wait.textContent = ended ? "" : waitOf(job);
+    this.wait.replaceChildren(ended ? "" : waitOf(job), ended ? "" : copyDots(job));
     this.wait.hidden = ended || busy;
     this.word.textContent = asked ?? word;
     this.state.hidden = job.state === "held" && !job.trouble && !asked;
