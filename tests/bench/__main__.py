@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.console import Console
-from tests.bench import first_byte, memory, report, sealing, throughput
+from tests.bench import copies, first_byte, idle, memory, order, report, sealing, throughput
 from tests.bench.figures import Figure
 
 BENCHMARKS: dict[str, Callable[..., Iterator[Figure]]] = {
     "B1": first_byte.run,
+    "B2": order.run,
     "B3": throughput.run,
     "B4": sealing.run,
+    "B5": copies.run,
+    "B6": idle.run,
     "B7": memory.run,
 }
 """As numbered in docs/benchmarks.md."""

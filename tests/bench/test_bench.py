@@ -5,8 +5,9 @@ import math
 from pathlib import Path
 
 import pytest
-from tests.bench import first_byte, memory, report, sealing, throughput
+from tests.bench import copies, first_byte, idle, memory, order, report, sealing, throughput
 from tests.bench.figures import Figure, Target, percentile
+from tests.rig.namespaces import cannot_make_networks
 
 pytestmark = pytest.mark.slow
 
@@ -21,11 +22,38 @@ def check(figures: list[Figure], unit: str, low: float, high: float) -> None:
 
 
 def test_first_byte_is_measured_on_both_sides_and_explained() -> None:
-    p50, p99 = list(first_byte.run(quick=True))
-    check([p50, p99], "ms", 1.0, 10_000.0)
-    assert p50.value <= p99.value and p50.baseline <= p99.baseline
-    assert set(first_byte.SPANS) == p50.detail.keys()
-    assert all(isinstance(span, float) and 0 <= span < p99.value for span in p50.detail.values())
+    alone, alone_p99, three, three_p99 = list(first_byte.run(quick=True))
+    assert "3 nodes" in three.what and "nodes" not in alone.what
+    for p50, p99 in ((alone, alone_p99), (three, three_p99)):
+        check([p50, p99], "ms", 1.0, 10_000.0)
+        assert p50.value <= p99.value and p50.baseline <= p99.baseline
+        assert set(first_byte.SPANS) == p50.detail.keys()
+        assert all(isinstance(span, float) and 0 <= span < p99.value for span in p50.detail.values())
+
+
+def test_an_order_is_timed_to_the_node_while_others_wait() -> None:
+    p50, p99 = list(order.run(quick=True))
+    check([p50, p99], "ms", 0.3, 10_000.0)
+    assert p50.value <= p99.value
+    assert p50.detail["idle polls"] == p50.detail["idle polls of the baseline"] == order.QUICK
+
+
+def test_copies_are_timed_on_loopback_and_over_a_link() -> None:
+    figures = list(copies.run(quick=True))
+    check(figures, "MB/s", 0.1, 10_000.0)
+    assert [figure.what.rpartition(", ")[2] for figure in figures] == (
+        ["loopback"] if cannot_make_networks() else ["loopback", "1 Gbit/s"]
+    )
+    # Two copies leave by one link: half of 125 MB/s for each, and what the first burst lets through.
+    assert all(figure.baseline < 80 for figure in figures[1:])
+
+
+def test_idle_nodes_are_counted_woken_and_back_after_a_restart() -> None:
+    memory_each, busy, wake, back = list(idle.run(quick=True))
+    check([memory_each], "KiB", 1.0, 10_000.0)
+    check([wake, back], "s", 0.001, 300.0)
+    assert 0 <= busy.value < 100
+    assert back.detail["not back at all"] == back.detail["not back, baseline"] == 0
 
 
 def test_throughput_is_measured_on_one_queue_and_on_eight() -> None:

@@ -41,7 +41,9 @@ def test_an_upgrade_restarts_the_daemon_and_leaves_its_sockets_open(debs: Path, 
     restarted = {unit.strip("'") for action, units in actions if action == "$_dh_action" for unit in units.split()}
     started = {unit.strip("'") for action, units in actions if action == "start" for unit in units.split()}
     assert restarted == {"pullprintd.service"}
-    assert started == {"pullprintd.socket", "pullprintd-control.socket", "pullprint-sandbox.socket"}
+    assert started == {
+        "pullprintd.socket", "pullprintd-control.socket", "pullprint-sandbox.socket", "pullprint-sleep.service"
+    }  # fmt: skip
 
 
 def test_what_cups_runs_are_files_of_their_own_with_the_mode_that_it_asks_for(debs: Path) -> None:

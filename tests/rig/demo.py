@@ -33,8 +33,8 @@ class Demo:
 
 def open_demo(stack: ExitStack, console: Console) -> Demo:
     """Start everything; *stack* ends and removes it."""
-    with console.status("Starting cloud, node and a private cupsd …"):
-        office = stack.enter_context(Office())
+    with console.status("Starting cloud, three hosts and a private cupsd …"):
+        office = stack.enter_context(Office(nodes=3))
     with console.status("Switching on two printers …"):
         lobby = stack.enter_context(IppPrinter("Lobby"))
         labels = stack.enter_context(RawPrinter())
@@ -50,18 +50,31 @@ def show(console: Console) -> None:
         demo = open_demo(stack, console)
         office = demo.office
         office.cups.lp("pullprint", pdf(2, color=True), user=office.account, title=SAMPLE)
-        office.person().wait_job(SAMPLE, "held")
+        office.wait_copies(SAMPLE)
         facts = Table.grid(padding=(0, 2))
         facts.add_row("Page", f"[bold]{office.cloud.url}[/]  (the certificate is the demo's own: accept it once)")
         facts.add_row("Account", f"[bold]{office.user}[/]  password [bold]{office.password}[/]")
-        facts.add_row("Waiting", f"“{SAMPLE}”, held for {office.user}")
+        facts.add_row("Waiting", f"“{SAMPLE}”, held for {office.user} by {len(office.nodes)} hosts")
         facts.add_row("Printers", "Lobby (takes PDF), Labels (takes anything, raw)")
         facts.add_row("Print", f"lp -h 127.0.0.1:{office.cups.port} -d pullprint FILE   (held)")
         facts.add_row("", f"lp -h 127.0.0.1:{office.cups.port} -d lobby FILE       (goes to Lobby at once)")
-        facts.add_row("Terminal", f"export PULLPRINT_SOCKET={office.node.control}")
-        facts.add_row("", f"{BIN / 'pullprint'} jobs   |   release -P Lobby   |   trace   |   status   |   doctor")
+        for number, node in enumerate(office.nodes):
+            what = "   (takes in what is printed)" if not number else ""
+            label = "Hosts" if not number else ""
+            facts.add_row(label, f"{node.name:<11} export PULLPRINT_SOCKET={node.control}{what}")
+        facts.add_row(
+            "Terminal", f"{BIN / 'pullprint'} jobs   |   release -P Lobby   |   trace   |   mesh   |   doctor"
+        )
+        facts.add_row(
+            "Kill a host", f"kill -9 {office.node.process.pid}   ({office.node.name}, which the sample is from)"
+        )
+        facts.add_row("", "Then press Print on the page all the same: another host that holds it prints it.")
         facts.add_row("On paper", f"{demo.lobby.arrived}")
-        console.print(Panel(facts, title="Pullprint, one office on this machine", subtitle="Ctrl-C removes all of it"))
+        console.print(
+            Panel(
+                facts, title="Pullprint, one office of three hosts on this machine", subtitle="Ctrl-C removes all of it"
+            )
+        )
         watch(demo, console)
     console.print("Everything was ended and removed.")
 
@@ -128,13 +141,42 @@ class Checks:
         self.demo.lobby.wait_documents(before + 1)
 
     def held_job_is_unreadable_on_every_disk(self) -> None:
-        """A marker from the document is found in no file of node and cloud."""
+        """A marker from the document is found in no file of hosts and cloud."""
         word = marker()
         self.office.cups.lp("pullprint", pdf(marker=word), user=self.office.account, title="f.pdf")
-        self.me.wait_job("f.pdf", "held")
+        self.office.wait_copies("f.pdf")
         files = [path for root in self.office.disks() for path in root.rglob("*") if path.is_file()]
         assert files, "there is nothing on the disks"
         assert not [path for path in files if word.encode() in path.read_bytes()], "the document can be read"
+
+    def any_holder_prints_it(self) -> None:
+        """A job of one host is released on another one, from which it comes out."""
+        document, before, other = pdf(2), len(self.demo.lobby.documents()), self.office.nodes[2]
+        self.office.cups.lp("pullprint", document, user=self.office.account, title="g.pdf")
+        job = self.office.wait_copies("g.pdf")["id"]
+        other.pullprint("release", job, "--printer", "Lobby")
+        assert self.demo.lobby.wait_documents(before + 1)[-1].document == document, "the printed bytes differ"
+        wait_until("its word", lambda: self._printed_by(job) == [other.name])
+
+    def killed_host_leaves_its_jobs_to_the_others(self) -> None:
+        """The host that took a job in is killed; released on the web, it comes out of another one, once."""
+        document, before, first = pdf(4), len(self.demo.lobby.documents()), self.office.node
+        self.office.cups.lp("pullprint", document, user=self.office.account, title="h.pdf")
+        job = self.office.wait_copies("h.pdf")["id"]
+        first.process.kill()
+        try:
+            self.me.release(job, "Lobby")
+            self.me.wait_job("h.pdf", "done", 30)
+        finally:
+            first.start()
+            first.wait_connected()
+        printed = self.demo.lobby.documents()[before:]
+        assert [paper.document for paper in printed] == [document], "the printed bytes differ"
+        wait_until("its word", lambda: self._printed_by(job))
+        assert self._printed_by(job) != [first.name], "a dead host says that it printed"
+
+    def _printed_by(self, job: str) -> list[str]:
+        return [step["host"] for step in self.me.trace(job) if step["event"] == "printed"]
 
     def trace_tells_the_way(self) -> None:
         """Every step of the first job is on its trace."""

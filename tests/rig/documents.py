@@ -7,8 +7,8 @@ import pikepdf
 from fpdf import FPDF
 
 
-def pdf(pages: int = 1, *, color: bool = False, marker: str = "") -> bytes:
-    """A PDF of A4 pages; *marker* stands in it uncompressed."""
+def pdf(pages: int = 1, *, color: bool = False, marker: str = "", same: bool = False) -> bytes:
+    """A PDF of A4 pages; *marker* stands in it uncompressed. With *same* a second call gives the same bytes."""
     document = pikepdf.new()
     for number in range(1, pages + 1):
         page = document.add_blank_page(page_size=(595, 842))
@@ -16,7 +16,7 @@ def pdf(pages: int = 1, *, color: bool = False, marker: str = "") -> bytes:
         content = f"{ink} 72 {700 - number} 200 40 re f\n% {marker or 'page'} {number}\n"
         page.Contents = document.make_stream(content.encode())
     buffer = io.BytesIO()
-    document.save(buffer, compress_streams=False)
+    document.save(buffer, compress_streams=False, deterministic_id=same)
     return buffer.getvalue()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from tests.rig.namespaces import inside
 from tests.rig.processes import Process, free_port, wait_until
 
 IPP_FORMATS = ("application/pdf", "image/pwg-raster", "image/urf", "image/jpeg", "application/octet-stream")
@@ -55,8 +56,8 @@ class Printed:
 class IppPrinter:
     """A real IPP Everywhere printer, as a context manager; keeps what it printed through `stop` and `start`.
 
-    *formats* are the document-formats it takes, *seconds* how long it prints each job. It is two-sided and prints
-    in colour; it refuses attribute values that it does not support (RFC 8011 section 5.2), as printers do.
+    *formats* are the document-formats it takes, *seconds* how long it prints each job, *host* is where it is reached,
+    *namespace* the network that it stands in. It is two-sided and prints in colour; it refuses attribute values that it does not support (RFC 8011 section 5.2), as printers do.
     """
 
     def __init__(
@@ -65,10 +66,13 @@ class IppPrinter:
         formats: tuple[str, ...] = IPP_FORMATS,
         seconds: float = 0.0,
         port: int = 0,
+        host: str = "localhost",
+        namespace: str = "",
     ) -> None:
         # Short, because a unix socket's path lies in it.
         self._root = Path(tempfile.mkdtemp(prefix="pullprint-ipp-"))
         self.port = port or free_port()
+        self.host = host
         self.arrived = self._root / "arrived"
         self.arrived.mkdir()
         spool = self._root / "spool"
@@ -93,7 +97,6 @@ class IppPrinter:
         )
         options = {
             "-r": "off",
-            "-n": "localhost",
             "-p": str(self.port),
             "-f": ",".join(formats),
             "-d": str(spool),
@@ -101,13 +104,26 @@ class IppPrinter:
             "-K": str(self._root),
             "-s": "60,60",
         }
+        if host == "localhost":
+            # It listens at what this name means, which has to be an address of each family; else everywhere.
+            options["-n"] = host
         arguments = [part for option in options.items() for part in option]
-        self.process = Process(["ippeveprinter", *arguments, "-2", "-v", name], self._root / "log", env=environment)
+        self.process = Process(
+            ["ippeveprinter", *arguments, "-2", "-v", name],
+            self._root / "log",
+            env=environment,
+            namespace=namespace,
+        )
 
     @property
     def uri(self) -> str:
         """Where to print: ``ipp://…``; the same address answers ipps."""
-        return f"ipp://localhost:{self.port}/ipp/print"
+        return f"ipp://{self.host}:{self.port}/ipp/print"
+
+    @property
+    def running(self) -> bool:
+        """Whether it is on."""
+        return self.process.running
 
     def start(self) -> None:
         """Switch on; a printer that was switched off has forgotten its jobs."""
@@ -139,24 +155,34 @@ class IppPrinter:
         return self.process.log_tail()
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self._remove()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._remove()
+
+    def _remove(self) -> None:
         self.stop()
         self._bus.stop()
         shutil.rmtree(self._root, ignore_errors=True)
 
 
 class _Sink:
-    """A TCP server on 127.0.0.1, a thread for each connection; what it took stays through `stop` and `start`."""
+    """A TCP server at *host* (of *namespace*), a thread for each connection; what it took stays through `stop` and
+    `start`."""
 
     scheme = ""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, host: str = "127.0.0.1", namespace: str = "") -> None:
         self.port = port or free_port()
+        self.host = host
+        self._namespace = namespace
         self.received: list[bytes] = []
         self.connections = 0
         """How many were ever made to it."""
@@ -169,13 +195,19 @@ class _Sink:
     @property
     def uri(self) -> str:
         """The device URI that reaches it."""
-        return f"{self.scheme}://127.0.0.1:{self.port}"
+        return f"{self.scheme}://{self.host}:{self.port}"
+
+    @property
+    def running(self) -> bool:
+        """Whether it is on."""
+        return self._listener is not None
 
     def start(self) -> None:
         """Switch on."""
-        listener = socket.socket()
+        with inside(self._namespace):
+            listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", self.port))
+        listener.bind((self.host, self.port))
         listener.listen(16)
         self._listener = listener
         self._stopping.clear()
@@ -251,8 +283,15 @@ class RawPrinter(_Sink):
 
     scheme = "socket"
 
-    def __init__(self, port: int = 0, mode: Literal["takes", "resets", "stalls"] = "takes", limit: int = 0) -> None:
-        super().__init__(port)
+    def __init__(
+        self,
+        port: int = 0,
+        mode: Literal["takes", "resets", "stalls"] = "takes",
+        limit: int = 0,
+        host: str = "127.0.0.1",
+        namespace: str = "",
+    ) -> None:
+        super().__init__(port, host, namespace)
         self.mode = mode
         self.limit = limit
 

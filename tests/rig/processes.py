@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.rig.namespaces import enter, inside
+
 LOG_TAIL = 4_000
 
 
@@ -21,9 +23,11 @@ def free_port() -> int:
         return port
 
 
-def answers(address: tuple[str, int] | Path) -> bool:
-    """Whether somebody accepts connections at a TCP address or a unix socket."""
-    with socket.socket(socket.AF_UNIX if isinstance(address, Path) else socket.AF_INET) as probe:
+def answers(address: tuple[str, int] | Path, namespace: str = "") -> bool:
+    """Whether somebody accepts connections at a TCP address (of *namespace*) or a unix socket."""
+    with inside(namespace):
+        probe = socket.socket(socket.AF_UNIX if isinstance(address, Path) else socket.AF_INET)
+    with probe:
         probe.settimeout(1.0)
         try:
             probe.connect(str(address) if isinstance(address, Path) else address)
@@ -42,7 +46,10 @@ def wait_until(what: str, condition: Callable[[], object], timeout: float = 15.0
 
 
 class Process:
-    """One child process, its output in *log*; the end of ``with`` is SIGTERM, then SIGKILL."""
+    """One child process, its output in *log*; the end of ``with`` is SIGTERM, then SIGKILL.
+
+    With *namespace* it runs in that network.
+    """
 
     def __init__(
         self,
@@ -50,10 +57,12 @@ class Process:
         log: Path,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        namespace: str = "",
     ) -> None:
         self.argv = [str(argument) for argument in argv]
         self.log = log
         self.env = env
+        self.namespace = namespace
         self._cwd = cwd
         self._popen: subprocess.Popen[bytes] | None = None
 
@@ -69,6 +78,11 @@ class Process:
         """Whether it was started and has not ended by itself."""
         return self._popen is not None and self._popen.poll() is None
 
+    @property
+    def started(self) -> bool:
+        """Whether it was started and not yet stopped; it may have ended by itself."""
+        return self._popen is not None
+
     def start(self, ready: tuple[str, int] | Path | None = None, timeout: float = 15.0) -> None:
         """Start it; with *ready*, return only when that address answers.
 
@@ -78,12 +92,19 @@ class Process:
             raise RuntimeError(f"{self.argv[0]} was started already")
         with self.log.open("ab") as log:
             self._popen = subprocess.Popen(
-                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, cwd=self._cwd
+                enter(self.namespace, self.argv),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.env,
+                cwd=self._cwd,
             )
         if ready is None:
             return
         try:
-            wait_until(f"{self.argv[0]} at {ready}", lambda: not self.running or answers(ready), timeout)
+            wait_until(
+                f"{self.argv[0]} at {ready}", lambda: not self.running or answers(ready, self.namespace), timeout
+            )
         except TimeoutError:
             self.stop(grace=0)
             raise
