@@ -18,7 +18,7 @@ DEB_PACKAGES := debhelper dpkg-dev gcc libcups2-dev libsystemd-dev pkg-config py
 MACHINE_PACKAGES := apt-utils debootstrap gnupg lintian systemd-container xz-utils
 
 .DEFAULT_GOAL := help
-.PHONY: help deps lock demo demo-check test lint format bench fuzz screenshots deb repo test-deb macos-layout clean
+.PHONY: help deps lock demo demo-check test test-hosts soak lint format bench fuzz screenshots deb repo test-deb macos-layout clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 \t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -41,15 +41,19 @@ lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 		--no-emit-index-url --no-emit-find-links setup.cfg -o packaging/requirements.lock
 
-demo: deps ## a whole office on this machine: private cupsd, printers, cloud, node; Ctrl-C removes it
+demo: deps ## a whole office on this machine: private cupsd, printers, cloud, three nodes; Ctrl-C removes it
 	$(BIN)/python -m tests.rig.demo
 
-demo-check: deps ## the same without a person: print, release, compare the bytes
+demo-check: deps ## the same without a person: print, kill a node, release, compare the bytes
 	$(BIN)/python -m tests.rig.demo --check
 
-test: deps ## every test
+test: deps ## every test that is not long
 	packaging/install-debian-packages $(TEST_PACKAGES)
-	$(BIN)/pytest --ignore=tests/packages $(PYTEST_ARGS)
+	$(BIN)/pytest --ignore=tests/packages -m "not long" $(PYTEST_ARGS)
+
+test-hosts: deps ## all that can happen to hosts in networks of their own: killed, frozen, cut off (30 minutes, root)
+	packaging/install-debian-packages $(TEST_PACKAGES)
+	$(BIN)/pytest -rs tests/hosts $(PYTEST_ARGS)
 
 lint: deps ## style, types, layers
 	$(BIN)/ruff check
@@ -63,6 +67,9 @@ format: deps ## what lint would ask for, done
 
 bench: deps ## the figures of DESIGN 10 that this version is held to, each beside its baseline
 	$(BIN)/python -m tests.bench
+
+soak: deps ## print N=… jobs (200) on hosts that die, hang and lose each other, and count at the printers (root; SEED=…)
+	$(BIN)/python -m tests.rig.soak $(or $(N),200) $(if $(SEED),--seed $(SEED))
 
 fuzz: deps ## the fuzz targets with more examples than `make test` runs (N=…)
 	PULLPRINT_FUZZ_EXAMPLES=$(or $(N),20000) $(BIN)/pytest tests/fuzz
