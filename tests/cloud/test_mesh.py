@@ -13,7 +13,7 @@ from tests.cloud.office import NodeClient, Office, parts_bytes
 from tests.cloud.test_orders import ask, release
 
 from pullprint.cloud import nodes, reports, rosters
-from pullprint.cloud.tables import holder, job, node, trace
+from pullprint.cloud.tables import holder, inbox, job, node, trace
 from pullprint.cloud.tables import release as release_table
 from pullprint.model.placement import Role
 from pullprint.vault import parts
@@ -234,6 +234,17 @@ async def test_any_holder_says_that_a_deleted_job_is_deleted(office: Office) -> 
     assert (await first.poll_for("cancel"))["job"] == (await second.poll_for("cancel"))["job"] == held
     await second.report_state(held, "cancelled")
     assert (row_of(office, held).state, row_of(office, held).cloud_slot) == ("cancelled", b"")
+
+
+async def test_what_is_deleted_in_a_terminal_is_deleted_at_every_holder(office: Office) -> None:
+    first, second, third = await three(office)
+    held = await first.place(second)
+    await first.report_state(held, "cancelled")
+    assert (await second.poll_for("cancel"))["job"] == held
+    await second.report_state(held, "cancelled")
+    await third.report_state(await third.place(first), "expired")
+    kinds = office.store.transact(lambda t: t.run(select(inbox.c.node).where(inbox.c.kind == "cancel")).scalars().all())
+    assert set(kinds) <= {second.id}, "nobody is told what it said itself, and an expiry everybody sees by itself"
 
 
 async def test_holder_that_lacks_a_job_is_one_no_more_and_the_job_is_gone_with_the_last(office: Office) -> None:

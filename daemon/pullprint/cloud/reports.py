@@ -16,7 +16,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 from pullprint import __version__
 from pullprint.base.errors import BadRequest
 from pullprint.base.text import printable
-from pullprint.cloud import accounts, jobs, key_tables, loans, nodes, users
+from pullprint.cloud import accounts, inbox, jobs, key_tables, loans, nodes, users
 from pullprint.cloud.bus import orders_topic
 from pullprint.cloud.key_tables import Checked
 from pullprint.cloud.nodes import Node
@@ -27,6 +27,7 @@ from pullprint.model.states import State
 from pullprint.vault.parts import PartRefused, unwrap_picture
 from pullprint.wire import OLDEST, PROTOCOL, check_protocol
 from pullprint.wire.node import (
+    CancelItem,
     Differences,
     Events,
     Holding,
@@ -341,7 +342,16 @@ def _state(t: Transaction, sender: Node, report: StateReport, known: AnyRow) -> 
     else:
         _log.info("node %s reports on an attempt of job %s that was replaced", sender.id, report.job)
     t.run(update(job).where(job.c.organisation == sender.organisation, job.c.id == report.job).values(values))
+    if report.state == State.CANCELLED and known.cancelling is None:
+        _cancel_elsewhere(t, sender, report.job, known.owner or sender.name)
     jobs.changed(t, sender.organisation, known.owner)
+
+
+def _cancel_elsewhere(t: Transaction, sender: Node, job_id: str, by: str) -> None:
+    """The job was deleted at its owner's terminal: the other holders have copies yet."""
+    for node_id in jobs.holders(t, sender.organisation, job_id):
+        if node_id != sender.id:
+            inbox.put(t, node_id, CancelItem(seq=0, job=job_id, by=by))
 
 
 def _counts(t: Transaction, sender: Node, report: StateReport, known: AnyRow) -> bool:
