@@ -1,6 +1,7 @@
 """Three hosts hold a job and any of them may be asked to print it: it is printed once, or somebody is asked."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.rig.printers import RawPrinter
 from pullprint.base.errors import NotAllowed, PullprintError
 from pullprint.model.states import State
 from pullprint.model.votes import Attempt, Vote
+from pullprint.node.voter import StillAtWork
 from pullprint.vault.index import Index, OtherGeneration
 from pullprint.vault.record import Record
 from pullprint.wire.jws import StatementRefused
@@ -324,3 +326,33 @@ async def test_nobody_frees_anothers_attempt(office: Office) -> None:
     with pytest.raises(PullprintError):
         await bob.voter.news(cy.identity.node, lie)
     assert (await bob.record(job.id)).vote == committed
+
+
+async def test_a_host_that_has_not_compared_its_disk_with_the_cloud_does_not_vote(office: Office) -> None:
+    job = await office.job()
+    ada, bob, _ = office.hosts
+    bob.holder.vouched = False
+    asked = Commit(job=job.id, generation=2, ballot=1, order=ada.order_for(job, "Sink").order)
+    with pytest.raises(StillAtWork):
+        await bob.voter.commit(ada.identity.node, asked)
+    bob.holder.vouched = True
+    assert not (await bob.voter.commit(ada.identity.node, asked)).refused
+
+
+async def test_a_voter_tells_the_cloud_of_its_own_attempts_only(office: Office) -> None:
+    """That somebody else's order sent nothing is not in its record, whatever it promised."""
+    job = await office.job()
+    ada, bob, _ = office.hosts
+    order = ada.order_for(job, "Sink", jti="o")
+    committed = Vote(1, (Attempt(1, "o", ada.identity.node),))
+    await bob.holder.read(Index.cast, job.id, lambda _: committed)
+    office.wire.down = {ada.identity.node}
+    await bob.releaser.execute(bob.order_for(job, "Sink", ballot=2, jti="p"))
+    assert (await bob.record(job.id)).state is State.UNCERTAIN
+    await bob.holder.read(Index.cast, job.id, lambda vote: Vote(5, vote.attempts))
+    before = len(await office.reports(bob))
+    said = News(job=job.id, generation=2, kind="nothing-sent", ballot=1, order=order.order)
+    await bob.voter.news(ada.identity.node, said)
+    assert (await bob.record(job.id)).state is State.HELD
+    told = [json.loads(report) for report in (await office.reports(bob))[before:]]
+    assert [(one["order"], one["ballot"]) for one in told if one["kind"] == "state"] == [("p", 2)]

@@ -511,3 +511,20 @@ def test_an_order_that_comes_again_frees_nothing_of_its_first_time(index: Index)
     index.move(held.id, Event.LOST_TRACK, STEP, order="o", ballot=1, vote=lambda _: committed)
     assert index.refuse(held.id, STEP, "o", 1).vote == committed
     assert index.refuse(held.id, STEP, "p", 2).vote.attempts[1:] == (Attempt(2, "p", nothing_sent=True),)
+
+
+def test_new_voters_are_not_made_while_an_attempt_may_have_printed(index: Index) -> None:
+    """They would know nothing of it, and it would be in doubt no more."""
+    unproven = Vote(1, (Attempt(1, "o", "n"),))
+    for number, vote in enumerate((unproven, Vote(lost=True))):
+        held = index.add(record(vote=vote), [STEP])
+        placed = replace(held, generation=2, holders=("a", "b", "c"))
+        with pytest.raises(WrongState):
+            index.regenerate(placed, "table", STEP)
+        if number == 0:
+            index.move(held.id, Event.LOST_TRACK, STEP, order="o", ballot=1)
+            with pytest.raises(WrongState):
+                index.regenerate(placed, "table", STEP)
+            proof = Vote(1, (Attempt(1, "o", "n", nothing_sent=True),))
+            index.move(held.id, Event.NOTHING_SENT, STEP, order="o", ballot=1, vote=lambda _, after=proof: after)
+            assert index.regenerate(placed, "table", STEP).generation == 2

@@ -92,8 +92,10 @@ def add_holders(t: Transaction, organisation_id: str, job_id: str, node_ids: Col
 
 def _may_make(t: Transaction, sender: Node, author: str, generation: int, job_id: str, known: AnyRow) -> bool:
     """The second generation is the origin's to make, a later one a holder's; of whom the cloud may have missed some."""
-    if author == known.node or generation > known.generation + 1 > 2:
+    if author == known.node:
         return True
+    if generation > known.generation + 1 > 2:
+        return bool(known.holds or known.node == sender.id)
     if generation == 2:
         return False
     here = (holder.c.organisation == sender.organisation, holder.c.job == job_id, holder.c.node == author)

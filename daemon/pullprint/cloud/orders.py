@@ -209,7 +209,8 @@ def take_over(t: Transaction, old: AnyRow, rows: Sequence[AnyRow], is_here: IsHe
     if row is None:
         return False
     printer = printers.by_id_or_name(t, row.organisation, row.site, old.printer)
-    forces = tuple(json.loads(old.forces))
+    # What the owner has forced is forced once: unless nothing came of that, the owner is to be asked again.
+    forces = tuple(json.loads(old.forces)) if old.outcome == "nothing-sent" else ()
     wish = _Wish(row, printer, jobs.ticket_from_text(old.ticket), forces, old.by, old.wished, tried)
     order = _send(t, wish)
     before = t.one(select(node.c.name).where(node.c.id == old.node))

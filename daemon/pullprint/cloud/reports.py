@@ -394,10 +394,12 @@ def _outcome(t: Transaction, sender: Node, report: StateReport, known: AnyRow) -
         release.c.job == report.job,
         release.c.ballot == report.ballot,
     )
-    row = t.one(select(release.c.id, release.c.printer).where(*this))
+    row = t.one(select(release.c.id, release.c.printer, release.c.node).where(*this))
     if row is not None and report.order and _ORDER_ID.fullmatch(row.id) and row.id != report.order:
         _log.warning("node %s reports on job %s under another order of that ballot", sender.id, report.job)
         return False
+    if row is not None and not report.order and row.node != sender.id:
+        return False  # what became of an order, its own node says
     if row is not None:
         latest = bool(report.ballot == known.ballot and row.printer)
         elsewhere = latest and report.elsewhere and report.nothing_sent and state in _NOT_UNDER_WAY

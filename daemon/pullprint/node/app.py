@@ -92,6 +92,7 @@ class Node:
         settings = self._settings
         async with systemd.starting("taking stock of the held jobs"):
             await self._holder.start(self._site.config.hold if self._site.joined else LONGEST_HOLD)
+        self._holder.vouched = not self._site.member
         settings.runtime_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         trust = private_directory(settings.state_dir / "printers")
         with _spool(settings.runtime_dir) as spool:

@@ -83,6 +83,7 @@ class Channel:
         self._endpoints: tuple[str, ...] = ()
         """Where the cloud believes that this node's mesh listens."""
         self._since = 0
+        self._compared = False
         self._saying = asyncio.Lock()
         self._tasks: asyncio.TaskGroup | None = None
         self.connected_since = 0.0
@@ -119,6 +120,7 @@ class Channel:
                     if self.connected or not self.trouble:
                         log.warning("cloud: %s", error)
                     self.connected_since, self.trouble = 0.0, str(error)
+                    self._holder.vouched = True  # whether this disk is an old copy, nobody can say now
                     asked = error.retry_after if isinstance(error, CloudRefused) else 0.0
                 await self._clock.sleep(max(backoff.next(), asked))
 
@@ -160,6 +162,7 @@ class Channel:
         if differences.restored:
             log.warning("this disk is an old copy; its jobs' votes are void")
             await self._holder.admit_old_copy()
+            self._compared = True
             differences = await self._reconcile()
         for job in differences.report:
             record = await self._holder.read(Index.get, job)
@@ -179,17 +182,23 @@ class Channel:
             epoch=self._holder.epoch,
             version=__version__,
             key=key,
-            last_event=await self._holder.read(Index.last_event),
+            last_event=await self._last_event(),
             jobs=tuple(wire.Holding(job=each.id, state=each.state, generation=each.generation) for each in held),
             role=mesh.role if mesh else "normal",
             endpoints=endpoints,
             room=await mesh.room() if mesh else 0,
         )
         differences = await self._client.post("/node/v1/reconcile", holdings, wire.Differences)
+        if not differences.restored:
+            self._compared = self._holder.vouched = True
         self._endpoints = endpoints
         self._site.cloud_says(differences.now)
         self.cloud_version = printable(differences.version, 255)
         return differences
+
+    async def _last_event(self) -> int:
+        """At first that from before this process: what it has written since says nothing of how old the disk is."""
+        return await self._holder.read(Index.last_event) if self._compared else self._holder.events_before
 
     async def configure(self) -> None:
         """Fetch the configuration now. Raises CloudAway, CloudRefused, ProtocolRefused, StatementRefused."""

@@ -310,7 +310,9 @@ class Copies:
         origin = header.context.origin_node
         if origin != peer.node or header.origin_key != table.author:
             raise CopyRefused(reason="its key table was made by somebody else")
-        if coming is None or not coming.checked or coming.offer.digest != table.digest:
+        if coming is not None and coming.checked and coming.offer.digest != table.digest:
+            raise CopyDamaged(reason="its key table is for other bytes")
+        if coming is None or not coming.checked:
             if await asyncio.to_thread(_measured, path) != (table.size, table.digest):
                 raise CopyDamaged(reason="its key table is for other bytes")
             await asyncio.to_thread(self._check, table.job, table.size)

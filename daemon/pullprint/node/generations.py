@@ -218,7 +218,7 @@ class Generations:
 
     async def _cast(self, record: Record, change: Cast, step: Step) -> Record:
         """Raises StillAtWork, OtherGeneration, VoteRefused."""
-        if record.state in UNDER_WAY or record.id in self._holder.busy:
+        if record.state in UNDER_WAY or record.id in self._holder.busy or not self._holder.vouched:
             raise StillAtWork
         return await self._holder.change(Index.cast, record.id, change, step, generation=record.generation)
 

@@ -65,6 +65,11 @@ class Holder:
         self._clock = clock
         self._epoch = ""
         self._hold = 0
+        self.events_before = 0
+        """The number of the last report that stood in the index when this process began: what the cloud compares, to
+        find out whether this disk is an old copy."""
+        self.vouched = True
+        """Whether the cloud was asked that, or could not be asked; before, this node does not vote."""
         self._foreign = False
         """There are sealed jobs that only a newer version can open; with which keys, only that knows."""
         self._worker = Worker("index")
@@ -88,6 +93,7 @@ class Holder:
         """
         self._hold = hold
         self._epoch = await self.read(Index.epoch)
+        self.events_before = await self.read(Index.last_event)
         known = await self.read(lambda index: {record.id for record in index.jobs(ended_since=0)})
         await asyncio.to_thread(self._sweep, known)
         rebuilt = await self.read(Index.rebuilding)
@@ -169,7 +175,7 @@ class Holder:
         if self._foreign:
             return
         used = await self.read(Index.keys_in_use)
-        for key in await asyncio.to_thread(self.keyring.destroy_unused, used, self._clock.now()):
+        for key in await asyncio.to_thread(self.keyring.destroy_unused, used, self._clock.now() - self._hold):
             log.info("destroyed day key %s", key)
 
     async def shred(self, job: str) -> None:

@@ -74,7 +74,7 @@ class Messenger:
         try:
             await self._client.tell(peer, "/mesh/v1/news", News.model_validate_json(message))
         except ValidationError:
-            log.exception("news that cannot be read is dropped")
+            log.error("news that cannot be read is dropped")
         except PullprintError as error:
             if error.code not in GONE:
                 return False

@@ -304,6 +304,8 @@ class Placement:
             return None
         if record.state in UNDER_WAY or record.id in self._holder.busy:
             return BUSY_RETRY
+        if record.state is not State.HELD or record.vote.lost or not all(a.nothing_sent for a in record.vote.attempts):
+            return waiting.backoff.next()  # it may have been printed: new voters could not know
         if waiting.key is None and self.cloud() is None:
             return waiting.backoff.next()  # without the cloud's part there is no table, and a copy is of no use
         path = self._holder.path(record.id)

@@ -265,6 +265,8 @@ class Regeneration:
             if key is not None and voter not in order.out:
                 parties.append(Party(voter, key.key, key.public))
         parties += newcomers
+        if len(parties) < len(set(record.holders) - set(order.out)):
+            raise TooFew  # who was only slow has a good copy
         token = await asyncio.to_thread(self._table, base, parties)
         mine = votes.Proposal(record.generation + 1, token, tuple(party.name for party in parties), Vote())
         proposal = propose(closed, record.holders, order.number, mine)
@@ -452,6 +454,7 @@ class Regeneration:
                 await client.tell(node, OPEN, opening, timeout)
         except PullprintError as error:
             if error.code == "peer-away":
+                self._restarted.add((node, job))  # it may have heard all the same
                 return 0.0
             log.info("%s is told of the new holders of %s: %s", node, job, error)
             if error.code in _OVER or (error.code in _NOT_ITS and not holds):

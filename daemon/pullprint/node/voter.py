@@ -99,9 +99,13 @@ class Voter:
         if after.state is State.UNCERTAIN and all(attempt.nothing_sent for attempt in after.vote.attempts):
             text = f"{self._name(peer)} is back, and had sent nothing to the printer. The document is still held."
             step = Step("nothing-sent", text, {"releaser": peer, "ballot": str(ballot)})
-            await self._holder.change(Index.move, record.id, Event.NOTHING_SENT, step, ballot=after.vote.promised)
+            await self._holder.change(
+                Index.move, record.id, Event.NOTHING_SENT, step, order=after.last_order, ballot=after.last_ballot
+            )
 
     async def _checked(self, peer: str, asked: Prepare | Commit) -> tuple[Record, Order]:
+        if not self._holder.vouched:
+            raise StillAtWork
         record = await self._holder.read(Index.get, asked.job)
         self._check_peer(record, peer, asked.generation)
         now = self._site.cloud_now()
@@ -140,6 +144,8 @@ class Voter:
 
     async def _part(self, record: Record, order: Order, key: PartyKey) -> bytes:
         table = read_table(await self._holder.read(Index.key_table, record.id))
+        if table.generation != record.generation:
+            raise OtherGeneration
         slot = next(slot for slot in table.slots if slot.party == self._identity.node)
 
         def handed_over() -> bytes:

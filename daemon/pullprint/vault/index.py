@@ -208,11 +208,14 @@ class Index:
     def regenerate(self, record: Record, table: str, step: Step) -> Record:
         """The origin's decision: *record*'s generation, holders and keys are those of *table* from now on.
 
-        Raises WrongState unless the job is held, and of an older generation.
+        Raises WrongState unless the job is held, nothing of it is in doubt, and it is of an older generation.
         """
         with self._transaction():
             before = self.get(record.id)
-            if before.state not in (State.HELD, State.UNCERTAIN) or before.generation >= record.generation:
+            # New voters know nothing of earlier attempts, and could not doubt what may have been printed.
+            settled = before.state is State.HELD and not before.vote.lost
+            settled = settled and all(attempt.nothing_sent for attempt in before.vote.attempts)
+            if not settled or before.generation >= record.generation:
                 raise WrongState(state=before.state.value)
             after = replace(before, generation=record.generation, holders=record.holders, own_key=record.own_key,
                             cloud_key=record.cloud_key, cloud_slot=record.cloud_slot)  # fmt: skip
@@ -265,8 +268,7 @@ class Index:
     def unplaced(self) -> list[Record]:
         """The jobs of this node that nobody else holds yet."""
         rows = self._db.execute(
-            f"SELECT {_COLUMNS} FROM job WHERE generation = 1 AND state IN (?, ?) ORDER BY created",
-            (State.HELD, State.UNCERTAIN),
+            f"SELECT {_COLUMNS} FROM job WHERE generation = 1 AND state = ? ORDER BY created", (State.HELD,)
         )
         return [_record(row) for row in rows]
 
@@ -470,7 +472,7 @@ class Index:
         with self._transaction():
             before = self.get(job)
             # An order that comes a second time may have printed the first time: of that nothing is proven.
-            used = any(attempt.order == order for attempt in before.vote.attempts)
+            used = before.vote.lost or any(attempt.order == order for attempt in before.vote.attempts)
             vote = burn(before.vote, ballot, "" if used else order)
             record = replace(before, sentence=step.text, vote=vote)
             self._write(record)
