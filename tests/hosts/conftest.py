@@ -8,10 +8,6 @@ from tests.rig.office import Person
 from tests.rig.sites import Hosts
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "long: left out of CI's short form")
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _networks() -> None:
     if why := cannot_make_networks():

@@ -24,10 +24,6 @@ WANTED = (
 OLD, NEW = "0.1.0", "0.1.1"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "long: left out of CI's short form")
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _bootable() -> None:
     if why := cannot_boot():
