@@ -11,7 +11,7 @@ from tests.unit.votes_model import Model, Order, mutant
 from pullprint.model import votes
 from pullprint.model.votes import FIRST, Attempt, Borrowed, Refusal, Verdict, Vote
 
-LONG = pytest.mark.skipif(not os.environ.get("N"), reason="minutes long: set N=1, as `make soak` does")
+LONG = pytest.mark.skipif(not os.environ.get("N"), reason="minutes long: set N=1 in the environment")
 
 
 def orders(ballots: str, releasers: str = "000", *forces: tuple[int, ...]) -> tuple[Order, ...]:

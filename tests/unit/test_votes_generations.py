@@ -22,7 +22,7 @@ from pullprint.model.votes import FIRST, Acceptance, Attempt, Proposal, Refusal,
 Value = TypeVar("Value")
 
 PREPARE, COMMIT, PRINT, PROVE, NEWS = range(5)
-LONG = pytest.mark.skipif(not os.environ.get("N"), reason="minutes long: set N=1, as `make soak` does")
+LONG = pytest.mark.skipif(not os.environ.get("N"), reason="minutes long: set N=1 in the environment")
 
 
 @dataclass(frozen=True, slots=True)
