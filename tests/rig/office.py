@@ -264,6 +264,8 @@ class Node:
         }
         self.submitted = 0
         self.configure(settings or {})
+        self._usual: list[str] = []
+        """How it is started when nothing about it is altered."""
         self.process = Process(self._argv(DAEMON), self.root / "log", env=ENVIRONMENT, namespace=namespace)
 
     def configure(self, settings: Mapping[str, str | int]) -> None:
@@ -275,11 +277,12 @@ class Node:
         """Start it, and wait until it takes jobs; it dies of SIGKILL at the checkpoint *kill_at* (`base.checkpoint`),
         or stands still (SIGSTOP) at *stop_at*; its clock is *clock* seconds ahead."""
         self.process.env = {**ENVIRONMENT, "PULLPRINT_KILL_AT": kill_at or stop_at}
-        program = DAEMON
+        if self._usual:
+            self.process.argv, self._usual = self._usual, []
         if stop_at or clock:
             self.process.env["PYTHONPATH"] = str(REPOSITORY)
             program = [sys.executable, "-m", "tests.rig.altered", "stop" if stop_at else "kill", str(clock)]
-        self.process.argv = self._argv(program)
+            self._usual, self.process.argv = self.process.argv, self._argv(program)
         self.process.start(ready=self.intake, timeout=30)
 
     def _argv(self, program: Sequence[str]) -> list[str]:

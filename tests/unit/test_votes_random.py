@@ -122,7 +122,7 @@ class Site(RuleBasedStateMachine):
         self.records[name] = votes.forget(self.records[name], keep)
 
     def _has_own(self, release: Release) -> bool:
-        attempts = self.records[release.releaser].attempts
+        attempts = self.records[release.releaser].attempts if release.releaser in self.records else ()
         return any(a.order == release.order and not a.nothing_sent for a in attempts)
 
     def _prove(self, release: Release) -> None:

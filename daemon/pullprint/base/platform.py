@@ -123,6 +123,13 @@ def reopen(fd: int) -> int:
     return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
 
 
+def forget_cached(fd: int) -> None:
+    """What was read of *fd* need not stay in memory, and is read from the disk the next time; a hint, which macOS has
+    no call for. Raises OSError."""
+    if not MACOS:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def sync(fd: int) -> None:
     """Everything written to *fd*, a file or folder, survives a power cut once this returns. Raises OSError."""
     if MACOS:

@@ -30,7 +30,7 @@ from pullprint.base.checkpoint import checkpoint
 from pullprint.base.clock import Clock
 from pullprint.base.errors import NotFound, PullprintError
 from pullprint.base.files import sync_directory
-from pullprint.base.platform import sync
+from pullprint.base.platform import forget_cached, sync
 from pullprint.mesh.client import PeerAway, PeerRefused
 from pullprint.mesh.peers import NotAPeer
 from pullprint.mesh.rate import Rate
@@ -397,9 +397,8 @@ class _Reading:
             os.close(self._fd)
 
     def _forget(self) -> None:
-        if hasattr(os, "posix_fadvise"):  # macOS has none
-            with suppress(OSError):
-                os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        with suppress(OSError):
+            forget_cached(self._fd)
 
 
 class _Target:

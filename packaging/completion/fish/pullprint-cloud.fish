@@ -109,7 +109,7 @@ complete -c pullprint-cloud -n '__pullprint_cloud_at \' printer sign\'' -l out -
 complete -c pullprint-cloud -n '__pullprint_cloud_at \' printer sign\'' -l config -r -F -d 'Settings, TOML; /etc/pullprint/cloud.toml if there is one'
 complete -c pullprint-cloud -n '__pullprint_cloud_at \' printer sign\'' -l help -d 'Tell what it does'
 complete -c pullprint-cloud -n '__pullprint_cloud_at \' node\'' -a list -d 'List the hosts that have joined'
-complete -c pullprint-cloud -n '__pullprint_cloud_at \' node\'' -a revoke -d 'Shut a host out: the cloud does not speak to it any more'
+complete -c pullprint-cloud -n '__pullprint_cloud_at \' node\'' -a revoke -d 'Shut a host out: neither the cloud nor its peers speak to it any more'
 complete -c pullprint-cloud -n '__pullprint_cloud_at \' node\'' -l help -d 'Tell what it does'
 complete -c pullprint-cloud -n '__pullprint_cloud_at \' node list\'' -l config -r -F -d 'Settings, TOML; /etc/pullprint/cloud.toml if there is one'
 complete -c pullprint-cloud -n '__pullprint_cloud_at \' node list\'' -l json -d 'For programs'
