@@ -156,7 +156,7 @@ async def test_a_receiver_that_stops_reading_is_given_up(
     pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     anna, bert = pair
-    monkeypatch.setattr(client, "IDLE", 0.3)
+    monkeypatch.setattr(client, "STALL", 0.3)
     await offered(anna, bert)
     stuck = asyncio.Event()
 

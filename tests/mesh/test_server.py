@@ -235,9 +235,10 @@ async def test_an_old_connection_is_not_used_for_ever(pair: tuple[Node, Node], m
 
 
 def test_a_port_that_is_taken_is_named() -> None:
-    with server.bind("", 0) as sock:
+    with server.bind("::", 0) as sock:
+        sock.listen()
         with pytest.raises(ConfigError, match=str(sock.getsockname()[1])):
-            server.bind("", sock.getsockname()[1])
+            server.bind("::", sock.getsockname()[1])
         assert sock.family == (socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET)
 
 

@@ -17,6 +17,7 @@ from pullprint.node.intake import Intake
 from pullprint.node.mesh import Mesh
 from pullprint.node.placement import Placement
 from pullprint.node.site import Membership
+from pullprint.node.transfer import Transfers
 from pullprint.vault import parts
 from pullprint.vault.generation import in_generation
 from pullprint.vault.header import Header
@@ -36,7 +37,9 @@ class Meshed(Host):
         super().__init__(root, office.organisation, {}, **given)
         object.__setattr__(self.settings, "name", root.name)
         self.office = office
-        self.placement = Placement(self.settings, self.holder, self.site, self.identity, self.clock)
+        self.placement = Placement(
+            self.settings, self.holder, self.site, self.identity, self.clock, Transfers(2, self.clock)
+        )
         self.mesh = Mesh(self.settings, self.holder, self.site, self.identity, self.placement, self.clock)
         self.placement.cloud = lambda: office.cloud(self)
         counter = self.intake._counter

@@ -11,10 +11,9 @@ from tests.node.host import ORGANISATION, Organisation
 from tests.node.neighbours import Away, Neighbour, Wire
 
 from pullprint.base.errors import NotFound
-from pullprint.node import generations as generations_room
-from pullprint.node import regeneration as regeneration_room
-from pullprint.node.generations import Generations
-from pullprint.node.regeneration import Regeneration
+from pullprint.node import generation_author, generation_voter
+from pullprint.node.generation_author import GenerationAuthor
+from pullprint.node.generation_voter import GenerationVoter
 from pullprint.vault import parts
 from pullprint.vault.index import Index
 from pullprint.vault.record import Record
@@ -91,12 +90,10 @@ class Successor(Neighbour):
         def names(node: str) -> str:
             return self.wire.hosts[node].name if node in self.wire.hosts else "another host"
 
-        self.generations = Generations(
+        self.generations = GenerationVoter(
             self.holder, self.site, self.identity, self.clock, names, self.arrived, self.taken
         )
-        self.regeneration = Regeneration(
-            self.holder, self.site, self.identity, self.clock, self.generations, self.bring
-        )
+        self.author = GenerationAuthor(self.holder, self.site, self.identity, self.clock, self.generations, self.bring)
 
     async def taken(self, job: str) -> None:
         pass
@@ -109,7 +106,7 @@ class Successor(Neighbour):
         await self.tell()
 
     async def tell(self) -> None:
-        self._telling = asyncio.create_task(self.regeneration.run(self._line), name="regeneration")
+        self._telling = asyncio.create_task(self.author.run(self._line), name="author")
         await asyncio.sleep(0)
 
     async def quiet(self) -> None:
@@ -165,7 +162,7 @@ class Successor(Neighbour):
         **changes: Any,
     ) -> None:  # fmt: skip
         """Carry out what the cloud would order this host, of the generation that *record* is of."""
-        await self.regeneration.take(self.holders_item(record, number, out, candidates, **changes))
+        await self.author.take(self.holders_item(record, number, out, candidates, **changes))
 
     def holders_item(
         self, record: Record, number: int, out: "tuple[Successor, ...]" = (), candidates: "tuple[Successor, ...]" = (),
@@ -199,8 +196,8 @@ class Fate:
         self.left = -1
         self.at = ""
         self.seen: list[str] = []
-        monkeypatch.setattr(generations_room, "checkpoint", self)
-        monkeypatch.setattr(regeneration_room, "checkpoint", self)
+        monkeypatch.setattr(generation_voter, "checkpoint", self)
+        monkeypatch.setattr(generation_author, "checkpoint", self)
 
     def __call__(self, label: str) -> None:
         if label not in self.LABELS:

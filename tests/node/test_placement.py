@@ -152,7 +152,7 @@ async def test_one_peer_is_better_than_none_and_nobody_is_said_once(office: Offi
             while "short" not in await origin.events(job):
                 await origin.holder.changes.wait(origin.holder.changes.ticket, 0.1)
         object.__setattr__(other.settings, "role", "normal")
-        origin.placement._bad.clear()
+        origin.placement.transfers._failed.clear()
         record = await origin.until(lambda record: bool(record.holders), job)
         assert record.holders == (origin.node, other.node)
         events = await origin.events(job)
@@ -226,7 +226,7 @@ async def test_after_a_restart_behind_the_decision_the_holders_are_told_again(of
     # And once more: that they are told a second time changes nothing.
     async with office.of("reception", "workshop", "archive") as hosts:
         async with asyncio.timeout(10):
-            while hosts[0].placement._untold:
+            while hosts[0].placement.telling.waiting:
                 await hosts[0].placement.changed.wait(hosts[0].placement.changed.ticket, 0.1)
         assert (await hosts[1].record(job)).generation == 2
 
@@ -420,7 +420,7 @@ async def test_a_key_that_is_not_used_in_time_is_forgotten_and_only_so_many_are_
             while any(waiting.key for waiting in origin.placement._jobs.values()):
                 await asyncio.sleep(0.05)
         object.__setattr__(other.settings, "role", "normal")
-        origin.placement._bad.clear()
+        origin.placement.transfers._failed.clear()
         office.away = False
         for job in (first, second):
             await origin.until(lambda record: bool(record.holders), job)

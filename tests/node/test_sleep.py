@@ -19,9 +19,8 @@ from pullprint.node import sleep
 from pullprint.node.quorum import HEDGE, PATIENCE
 from pullprint.vault.index import Index
 from pullprint.vault.record import Record
-from pullprint.wire.holders import vote_to_wire
 from pullprint.wire.loans import Loan, Loans
-from pullprint.wire.mesh import Commit
+from pullprint.wire.mesh import Commit, vote_to_wire
 from pullprint.wire.node import OrderItem
 
 DOCUMENT = b"a line for the printer\n" * 10_000

@@ -43,6 +43,12 @@ def replace(path: Path, data: bytes, mode: int = 0o600, group: int = -1) -> None
     sync_directory(path.parent)
 
 
+def rename(path: Path, to: Path) -> None:
+    """*path* becomes *to*, in whose place it is durably. Raises OSError."""
+    path.rename(to)
+    sync_directory(to.parent)
+
+
 def _write_beside(path: Path, data: bytes, mode: int, group: int = -1) -> Path:
     """A durable file with *data* in *path*'s folder, under a name that nobody else has: two threads may do this at
     once."""

@@ -37,6 +37,7 @@ from pullprint.cloud.bus import Bus
 from pullprint.cloud.config import Settings
 from pullprint.cloud.nodes import Node
 from pullprint.cloud.presence import Presence
+from pullprint.cloud.rosters import Kept
 from pullprint.cloud.sessions import SignedIn
 from pullprint.cloud.store import Store, StoreBusy
 from pullprint.cloud.tally import Tally
@@ -149,9 +150,8 @@ class Cloud:
     presence: Presence = field(default_factory=Presence)
     tally: Tally = field(default_factory=Tally)
     line: Line = field(default_factory=Line)
-    rosters: dict[tuple[str, str], tuple[int, bytes, str]] = field(default_factory=dict)
-    """By organisation and site: a revision, the key that it is signed with, and the roster, which all of a site ask for
-    at once."""
+    rosters: Kept = field(default_factory=dict)
+    """Rosters as they were signed last."""
 
 
 CLOUD = web.AppKey("cloud", Cloud)

@@ -21,9 +21,8 @@ from pullprint.cloud.store import AnyRow, Transaction
 from pullprint.cloud.tables import holder, job, loan, node, organisation
 from pullprint.model.votes import Borrowed, Refusal, Vote, borrow, commit, give_back, promise
 from pullprint.wire import mesh
-from pullprint.wire.holders import vote_to_wire
 from pullprint.wire.loans import Loan, LoanName, Loans, LoansTaken, ProxyVote, lent_vote
-from pullprint.wire.mesh import Ballots, Commit
+from pullprint.wire.mesh import Ballots, Commit, vote_to_wire
 from pullprint.wire.order import Order, OrderRefused, verify_order
 
 _log = logging.getLogger(__name__)

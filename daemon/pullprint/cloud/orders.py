@@ -195,7 +195,7 @@ def part_for_holder(t: Transaction, sender: Node, ask: PartAsk) -> PartItem:
     if row.generation != ask.generation:
         raise BadRequest(reason="its key parts are of another generation")
     word = f"placement-{ask.generation}"
-    part = _part(row, word)
+    part = handed_over(row, word)
     text = f"{row.node_name} was given the cloud's key part, to place copies."
     jobs.add_step(t, row.organisation, row.id, "placement-part", text, generation=str(ask.generation))
     return PartItem(order=word, part=part, part_key=row.key_id)
@@ -282,7 +282,7 @@ def _make(t: Transaction, wish: _Wish) -> tuple[Order, OrderItem]:
         forces=wish.forces,
         by=wish.by,
     )
-    part = _part(row, order.jti)
+    part = handed_over(row, order.jti)
     return order, OrderItem(order=sign_order(order, row.order_key), part=part, part_key=row.key_id)
 
 
@@ -299,7 +299,9 @@ def _check_state(t: Transaction, row: AnyRow) -> None:
         raise jobs.BeingPrinted
 
 
-def _part(row: AnyRow, order_id: str) -> bytes:
+def handed_over(row: AnyRow, order_id: str) -> bytes:
+    """The cloud's key part of the job in *row* (of `holders_of`), sealed for that holder and this order alone. Raises
+    NoKey."""
     if row.private is None:
         raise NoKey(reason="it was sealed to a key that the cloud does not have")
     try:

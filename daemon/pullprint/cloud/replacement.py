@@ -16,7 +16,7 @@ from sqlalchemy import bindparam, exists, func, insert, or_, select, update
 
 from pullprint.base.clock import Clock
 from pullprint.base.errors import PullprintError
-from pullprint.cloud import inbox, jobs, keys, orders
+from pullprint.cloud import inbox, jobs, orders
 from pullprint.cloud.nodes import AWAKE
 from pullprint.cloud.orders import IsHere, NoKey
 from pullprint.cloud.rosters import role_of
@@ -25,8 +25,8 @@ from pullprint.cloud.tables import holder, job, node, replacement
 from pullprint.model.placement import HOLDERS, Candidate, Role, rank
 from pullprint.model.states import State
 from pullprint.model.votes import quorum
-from pullprint.vault.parts import PartRefused
-from pullprint.wire.holders import CANDIDATES_LIMIT, LIFETIME, SECOND, HoldersOrder, sign_holders_order
+from pullprint.wire.holders import CANDIDATES_LIMIT, LIFETIME, HoldersOrder, sign_holders_order
+from pullprint.wire.mesh import FIRST_TABLE
 from pullprint.wire.node import HoldersItem
 
 LOOK_EVERY = 15.0
@@ -69,7 +69,7 @@ _JOBS = (
     )
     .where(
         job.c.ended.is_(None), job.c.state == State.HELD.value, job.c.cancelling.is_(None),
-        job.c.generation >= SECOND, job.c.expires > bindparam("left"),
+        job.c.generation >= FIRST_TABLE, job.c.expires > bindparam("left"),
         or_(
             replacement.c.ordered.is_(None), replacement.c.base < job.c.generation,
             replacement.c.ordered <= bindparam("tried"),
@@ -152,11 +152,12 @@ def order(
         urgent=urgent,
     )
     try:
-        item = _item(author, made)
+        part = orders.handed_over(author, made.jti)
     except NoKey as error:
         _log.warning("job %s gets no other holders: %s", job_id, error.sentence)
         _note(t, author, made)
         return None
+    item = HoldersItem(order=sign_holders_order(made, author.order_key), part=part, part_key=author.key_id)
     inbox.put(t, author.holder, item, expires=t.now + AGAIN)
     _note(t, author, made)
     names = ", ".join(sorted(row.node_name for row in gone))
@@ -169,7 +170,7 @@ def order(
 def _may_change(t: Transaction, row: AnyRow) -> bool:
     if row.state != State.HELD or row.ended is not None or row.cancelling is not None:
         return False
-    if row.generation < SECOND or row.expires <= t.now + LEFT:
+    if row.generation < FIRST_TABLE or row.expires <= t.now + LEFT:
         return False
     return not jobs.under_way(t, row.organisation, row.id)
 
@@ -221,20 +222,6 @@ def _candidates(t: Transaction, rows: Sequence[AnyRow]) -> list[str]:
     )  # fmt: skip
     known = (Candidate(one.id, role_of(one.role), awake=True, room=one.room, load=0) for one in found)
     return rank(known, size, without={each.holder for each in rows})
-
-
-def _item(row: AnyRow, made: HoldersOrder) -> HoldersItem:
-    """Raises NoKey."""
-    if row.private is None:
-        raise NoKey(reason="it was sealed to a key that the cloud does not have")
-    try:
-        part = keys.hand_over(
-            row.cloud_slot, row.private, job_id=row.id, key=row.cloud_key, generation=row.generation, order=made.jti,
-            to=row.key_public, to_key=row.key_id,
-        )  # fmt: skip
-    except PartRefused as error:
-        raise NoKey(reason="its key part is damaged or another job's") from error
-    return HoldersItem(order=sign_holders_order(made, row.order_key), part=part, part_key=row.key_id)
 
 
 def _note(t: Transaction, row: AnyRow, made: HoldersOrder) -> None:

@@ -4,7 +4,6 @@ import random
 from collections.abc import Sequence
 
 from aiohttp import web
-from sqlalchemy import bindparam, select
 
 from pullprint.base.errors import PullprintError
 from pullprint.cloud import (
@@ -25,7 +24,6 @@ from pullprint.cloud.bus import node_topic, organisation_topic
 from pullprint.cloud.gate import CLOUD, Access, Cloud, access, answer, body, node, number
 from pullprint.cloud.nodes import Node
 from pullprint.cloud.store import Transaction
-from pullprint.cloud.tables import organisation, site
 from pullprint.wire.loans import Loans, LoansTaken, ProxyVote
 from pullprint.wire.node import (
     PARK,
@@ -45,12 +43,6 @@ from pullprint.wire.node import (
 )
 
 _random = random.SystemRandom()
-
-_REVISION = (
-    select(site.c.revision, organisation.c.order_key)
-    .join(organisation, organisation.c.id == site.c.organisation)
-    .where(site.c.organisation == bindparam("of"), site.c.id == bindparam("site"))
-)
 
 
 def add(app: web.Application) -> None:
@@ -97,21 +89,8 @@ async def config(request: web.Request) -> web.StreamResponse:
 
 
 def _config(t: Transaction, sender: Node, cloud: Cloud) -> tuple[str, str]:
-    return sites.signed_config(t, sender.id, cloud.public_url), _roster(t, sender, cloud)
-
-
-def _roster(t: Transaction, sender: Node, cloud: Cloud) -> str:
-    """The roster of the sender's site; whatever changes in it raises the site's revision."""
-    this = sender.organisation, sender.site
-    row = t.one(_REVISION, {"of": this[0], "site": this[1]})
-    now = (row.revision, bytes(row.order_key)) if row else None
-    kept = cloud.rosters.get(this)
-    if now and kept and kept[:2] == now:
-        return kept[2]
-    roster = rosters.signed(t, *this)
-    if now:
-        cloud.rosters[this] = *now, roster
-    return roster
+    roster = rosters.signed(t, sender.organisation, sender.site, cloud.rosters)
+    return sites.signed_config(t, sender.id, cloud.public_url), roster
 
 
 @access(Access.NODE)

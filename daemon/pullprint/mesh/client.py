@@ -32,7 +32,12 @@ NEXT_AFTER = 0.25
 """Seconds for an address before the next is tried beside it (RFC 8305)."""
 ROSTER_TIME = 10.0
 IDLE = 10.0
-"""Seconds in which some of a copy must move."""
+"""Seconds in which some of a copy that is fetched must come."""
+STALL = 3.0
+"""Seconds in which a peer must take the next piece of a copy that is sent: another peer may take it instead."""
+BUFFERED, SLOW_LINK = 4 << 20, 1 << 20
+"""Bytes that may wait in the systems' buffers when the last piece has been handed over, and at least leave them in a
+second."""
 STORE_SPEED = 10 << 20
 """Bytes per second at which a peer makes a copy durable at least, once all of it is there."""
 GRACE = 10.0
@@ -61,6 +66,10 @@ class PeerAway(PullprintError):
 
     code = "peer-away"
     http_status = 503
+
+
+class PeerSilent(PeerAway):
+    """The host {name} does not answer in time ({reason}). Held jobs are safe; other hosts are asked meanwhile."""
 
 
 class PeerRefused(PullprintError):
@@ -137,15 +146,19 @@ class MeshClient:
         raw = await self._exchange(peer, "/mesh/v1/roster", None, ROSTER_TIME, ROSTER_LIMIT + 1_000)
         return self._read(peer, raw, SignedRoster).roster
 
-    async def send_copy(self, node: str, job: str, path: Path, offset: int, size: int) -> Received:
-        """Send the sealed file of *job*, which is at *path* and has *size* bytes, from *offset* on.
+    async def send_copy(
+        self, node: str, job: str, path: Path, offset: int, size: int, gone: Callable[[int], None] = lambda _: None
+    ) -> Received:
+        """Send the sealed file of *job*, which is at *path* and has *size* bytes, from *offset* on; *gone* is told how
+        many bytes each piece has that leaves.
 
-        Waits for its turn. A peer that takes no piece within `IDLE` seconds, or less than `SLOWEST` on the whole, is
-        given up; what it has, it says at the next offer. Raises as `ask`, and OSError when the file cannot be read.
+        Waits for its turn. A peer that takes no piece within `STALL` seconds, or less than `SLOWEST` on the whole, is
+        given up (PeerSilent); what it has, it says at the next offer. Raises as `ask`, and OSError when the file cannot
+        be read.
         """
         peer = self._peers.peer(node)
         async with self._sending.turn(node):
-            upload = _Upload(await FilePieces.open(path, offset, size), size, self._rate)
+            upload = _Upload(await FilePieces.open(path, offset, size), size, self._rate, gone)
             try:
                 async with self._errors(peer):
                     with upload.errors():
@@ -259,26 +272,27 @@ class MeshClient:
         try:
             yield
         except TimeoutError as error:
-            raise self._away(peer, "it is silent") from error
+            raise self._away(peer, "it is silent", PeerSilent) from error
         except (aiohttp.ClientError, ConnectionError, ssl.SSLError) as error:
             raise self._away(peer, _reason(error)) from error
 
-    def _away(self, peer: Peer, reason: str) -> PeerAway:
+    def _away(self, peer: Peer, reason: str, kind: type[PeerAway] = PeerAway) -> PeerAway:
         self._peers.missed(peer.node, reason)
-        return PeerAway(name=peer.name, reason=reason)
+        return kind(name=peer.name, reason=reason)
 
 
 class _Upload:
     """The body of a PUT, and the time that the peer has for it: for each piece, and on the whole. What the disk and the
     rate take is not counted."""
 
-    def __init__(self, pieces: FilePieces, size: int, rate: Rate) -> None:
+    def __init__(self, pieces: FilePieces, size: int, rate: Rate, gone: Callable[[int], None]) -> None:
         self.size = pieces.left
+        self._gone = gone
         self.headers = {"Content-Length": str(self.size), "Content-Type": "application/octet-stream"}
         self._fault: OSError | None = None
         self._loop = asyncio.get_running_loop()
         self._pieces = pieces
-        self._store_time = IDLE + size / STORE_SPEED
+        self._store_time = STALL + min(size, BUFFERED) / SLOW_LINK + size / STORE_SPEED
         self._rate = rate
         self._budget = GRACE
         self._given: float | None = None
@@ -317,7 +331,8 @@ class _Upload:
         await self._rate.take(len(piece))
         self._budget += len(piece) / SLOWEST
         self._given = self._loop.time()
-        self.limit.reschedule(self._given + min(IDLE, max(self._budget, 0)))
+        self.limit.reschedule(self._given + min(STALL, max(self._budget, 0)))
+        self._gone(len(piece))
         return piece
 
     def close(self) -> None:

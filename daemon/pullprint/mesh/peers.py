@@ -71,6 +71,8 @@ class Peers:
         """Seconds for which an answer counts: longer where there are so many that each is asked less often."""
         self.changed = Bell()
         """Rings when there is a new roster."""
+        self.awoke = Bell()
+        """Rings when a peer has answered that had not lately."""
         self.hinted = Bell()
         """Rings when a peer that does not answer may be found elsewhere."""
 
@@ -153,6 +155,8 @@ class Peers:
     def heard(self, node: str, seconds: float | None = None, hello: Hello | None = None) -> None:
         """*node* has answered; its *hello* took so many *seconds*, if it was one."""
         if known := self._known.get(node):
+            if not self.awake(node):
+                self.awoke.ring()
             known.heard, known.trouble = self._clock.monotonic(), ""
             known.lag = known.lag if seconds is None else seconds
             known.hello = hello or known.hello

@@ -6,6 +6,7 @@ time; no handler can be reached otherwise. `mesh.connections` limits connections
 
 import asyncio
 import contextlib
+import errno
 import logging
 import re
 import socket
@@ -61,13 +62,32 @@ class PeerFailed(PullprintError):
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket for `MeshServer.serving`; an empty *host* is all addresses of this one. Raises ConfigError."""
-    everywhere = not host and socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if everywhere or ":" in host else socket.AF_INET
+    """A socket for `MeshServer.serving`, which listens only then; ``::`` is all addresses of this host, IPv4 too.
+
+    Raises ConfigError.
+    """
     try:
-        return socket.create_server((host, port), family=family, dualstack_ipv6=everywhere, backlog=BACKLOG)
+        try:
+            return _bound(socket.AF_INET6 if ":" in host else socket.AF_INET, host, port)
+        except OSError as error:
+            if host != "::" or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                raise
+            return _bound(socket.AF_INET, "0.0.0.0", port)  # noqa: S104
     except OSError as error:
-        raise ConfigError(path=f"{host}:{port}", reason=error.strerror or "no such address") from error
+        raise ConfigError(path=f"{host}:{port}", reason=error.strerror or "it cannot be used") from error
+
+
+def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        made.bind((host, port))
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 class MeshServer:

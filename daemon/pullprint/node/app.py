@@ -42,6 +42,7 @@ from pullprint.node.release import Releaser
 from pullprint.node.settings import Settings
 from pullprint.node.site import Site
 from pullprint.node.sleep import Sleeper
+from pullprint.node.transfer import Transfers
 from pullprint.node.uploads import Uploads
 from pullprint.node.watch import Watch
 from pullprint.vault.index import Index
@@ -79,7 +80,8 @@ class Node:
         self._holder = Holder(settings.state_dir, self._keyring, clock)
         self._client: CloudClient | None = None
         self._counts = Counts()
-        self._placement = Placement(settings, self._holder, self._site, self._identity, clock, self._counts)
+        transfers = Transfers(settings.mesh_transfers, clock, self._counts)
+        self._placement = Placement(settings, self._holder, self._site, self._identity, clock, transfers)
         self._mesh = Mesh(settings, self._holder, self._site, self._identity, self._placement, clock, self._counts)
         self._placement.cloud = self._mesh.cloud = self._cloud
         self.sleeper = Sleeper(self._holder, clock, self._cloud)

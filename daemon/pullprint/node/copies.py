@@ -19,7 +19,7 @@ from pathlib import Path
 from pullprint.base.checkpoint import checkpoint
 from pullprint.base.clock import Clock
 from pullprint.base.errors import NotFound, PullprintError, TooLarge
-from pullprint.base.files import replace, sync_directory
+from pullprint.base.files import rename, replace
 from pullprint.base.platform import sync
 from pullprint.mesh.handlers import Incoming
 from pullprint.model.placement import Role
@@ -29,14 +29,14 @@ from pullprint.node.holder import Holder, replica_of
 from pullprint.node.metrics import Counts
 from pullprint.node.settings import Settings
 from pullprint.node.site import Site
-from pullprint.vault.generation import in_generation, measure
+from pullprint.vault.generation import in_generation, measure, own_part
 from pullprint.vault.header import DOCUMENT_LIMIT, HEADER_LIMIT, Header, SealDamaged, payload_length
 from pullprint.vault.index import Index
 from pullprint.vault.keyring import Identity
 from pullprint.vault.opening import read_header
-from pullprint.vault.parts import PartRefused, open_part
+from pullprint.vault.parts import PartRefused
 from pullprint.vault.record import Record
-from pullprint.wire.mesh import Accepted, Installation, KeyTable, Offer, Peer, Received, read_table
+from pullprint.wire.mesh import FIRST_TABLE, Accepted, Installation, KeyTable, Offer, Peer, Received, read_table
 from pullprint.wire.signature import node_id
 
 log = logging.getLogger(__name__)
@@ -53,8 +53,6 @@ LONGEST_LIFE = 31 * 86_400
 BATCH = MIB
 """Bytes that are written at a time."""
 _COPY = re.compile(r"\.([0-9a-f]{32})\.copy")
-FIRST_TABLE = 2
-"""The generation that a job's origin makes; no other is taken yet."""
 
 
 class NotAHolder(PullprintError):
@@ -294,7 +292,7 @@ class Copies:
         kept = installation.model_copy(update={"picture_key": b""}).model_dump_json().encode()
         await asyncio.to_thread(replace, self._holder.keys_path(job), kept)
         checkpoint("copy-keys")
-        await asyncio.to_thread(_rename, path, self._holder.path(job))
+        await asyncio.to_thread(rename, path, self._holder.path(job))
         checkpoint("copy-renamed")
         installed = await self._holder.change(Index.install, record, installation.table, installation.picture_key)
         checkpoint("copy-installed")
@@ -331,10 +329,7 @@ class Copies:
             raise CopyRefused(reason="it is another site's")
         _, slot = in_generation(header, table).slot(self._identity.node)
         try:
-            open_part(
-                slot.sealed, self._holder.keyring.private(slot.key), job=header.job, party=slot.party, key=slot.key,
-                generation=table.generation,
-            )  # fmt: skip
+            own_part(slot, header.job, table.generation, self._holder.keyring)
         except PartRefused as error:
             raise CopyRefused(reason="this host's key part of it cannot be opened") from error
         return record
@@ -496,11 +491,6 @@ class _Target:
 
 def _damaged(error: PullprintError) -> CopyDamaged:
     return error if isinstance(error, CopyDamaged) else CopyDamaged(reason=error.fields.get("reason", "unknown"))
-
-
-def _rename(path: Path, to: Path) -> None:
-    path.rename(to)
-    sync_directory(to.parent)
 
 
 async def _done(writing: Awaitable[None] | None) -> None:

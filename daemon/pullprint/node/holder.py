@@ -33,9 +33,9 @@ from pullprint.vault.index import Index, IndexFailed
 from pullprint.vault.keyring import Keyring
 from pullprint.vault.opening import read_header
 from pullprint.vault.record import Record, Step
-from pullprint.wire.holders import SECOND, Opening, check_links
+from pullprint.wire.holders import Opening, check_links
 from pullprint.wire.jws import StatementRefused
-from pullprint.wire.mesh import Installation, KeyTable, read_table
+from pullprint.wire.mesh import FIRST_TABLE, Installation, KeyTable, read_table
 from pullprint.wire.node import CLOUD
 
 Parameters = ParamSpec("Parameters")
@@ -78,6 +78,8 @@ class Holder:
         """Rings when there is something to report to the cloud."""
         self.changes = Bell()
         """Rings when any job changed."""
+        self.news = Bell()
+        """Rings when other holders are to be told of an attempt."""
         self.busy: set[str] = set()
         """Jobs that a release is at work on in this process."""
 
@@ -140,6 +142,8 @@ class Holder:
         record = await self.read(call, *args, **kwargs)
         self.reports.ring()
         self.changes.ring()
+        if kwargs.get("news"):
+            self.news.ring()
         return record
 
     async def admit_old_copy(self) -> None:
@@ -275,7 +279,7 @@ class Holder:
         except (ValueError, StatementRefused) as error:
             raise SealDamaged(reason="its key table cannot be read") from error
         try:
-            in_force = table.author == header.origin_key if table.generation == SECOND else _proven(kept, header)
+            in_force = table.author == header.origin_key if table.generation == FIRST_TABLE else _proven(kept, header)
         except (ValueError, StatementRefused) as error:
             raise SealDamaged(reason="its key table is not proven") from error
         if not in_force:

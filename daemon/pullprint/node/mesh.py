@@ -4,7 +4,6 @@ It runs whether the cloud is there or not. What goes wrong here keeps nobody fro
 """
 
 import asyncio
-import errno
 import logging
 import socket
 from collections.abc import Callable
@@ -15,31 +14,34 @@ from urllib.parse import urlsplit
 from pullprint import __version__
 from pullprint.base.bell import Bell
 from pullprint.base.clock import Clock
-from pullprint.base.errors import PullprintError
+from pullprint.base.errors import ConfigError, PullprintError
 from pullprint.mesh.client import MeshClient
 from pullprint.mesh.discovery import Discovery
 from pullprint.mesh.gossip import Gossip
 from pullprint.mesh.handlers import Incoming
 from pullprint.mesh.peers import NotAPeer, Peers, make_endpoint
-from pullprint.mesh.server import MeshServer
+from pullprint.mesh.rate import Rate
+from pullprint.mesh.server import MeshServer, bind
 from pullprint.mesh.tls import CertificateUnusable, Credentials
 from pullprint.model.placement import Role
 from pullprint.node.certificate import MeshCertificate
 from pullprint.node.client import CloudClient
 from pullprint.node.copies import Copies
-from pullprint.node.generations import Generations
+from pullprint.node.generation_author import GenerationAuthor
+from pullprint.node.generation_voter import GenerationVoter
 from pullprint.node.holder import Holder
 from pullprint.node.metrics import Counts
 from pullprint.node.news import Messenger
-from pullprint.node.placement import Placement, WatchedRate
+from pullprint.node.placement import Placement
 from pullprint.node.quorum import Quorum
-from pullprint.node.regeneration import Regeneration
 from pullprint.node.scrub import Scrub
 from pullprint.node.settings import Settings, split_address
 from pullprint.node.site import Site
 from pullprint.node.voter import Voter
 from pullprint.vault.index import Index
 from pullprint.vault.keyring import Identity
+from pullprint.vault.record import Record
+from pullprint.vault.sealing import Party
 from pullprint.wire.holders import Accept, AcceptanceAnswer, Close, Closed, Opening
 from pullprint.wire.mesh import Accepted, Ballots, Commit, Hello, Installation, News, Offer, Peer, Prepare, Received
 from pullprint.wire.node import HoldersItem
@@ -53,6 +55,8 @@ CLEAN_EVERY = 300.0
 """Seconds between two looks for copies that nobody finished."""
 LOOK_TIME = 3.0
 """Seconds for finding out this host's own address."""
+HELLO_FRESH = 30.0
+"""Seconds for which peers are told the same of this node's load and room."""
 UNNAMED = "another host"
 """Where the list of the site's hosts has no name for one (any more)."""
 _SOMEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
@@ -76,10 +80,10 @@ class Mesh:
         self.role = settings.role
         self.copies = Copies(settings, holder, site, identity, clock, counts)
         self.voter = Voter(holder, site, identity, clock, self.name, counts)
-        self.generations = Generations(
+        self.generations = GenerationVoter(
             holder, site, identity, clock, self.name, self.copies.path, self.copies.take
         )  # fmt: skip
-        self.regeneration = Regeneration(holder, site, identity, clock, self.generations, placement.give)
+        self._author = GenerationAuthor(holder, site, identity, clock, self.generations, self._give)
         self.scrub = Scrub(holder, self.name, clock, counts)
         self.certificate = MeshCertificate(settings.state_dir, site, clock)
         self.cloud: Callable[[], CloudClient | None] = lambda: None
@@ -92,6 +96,7 @@ class Mesh:
         self._addresses: tuple[str, ...] = ()
         self._credentials: Credentials | None = None
         self._renewed = Bell()
+        self._look_again, self._jobs_held = 0.0, 0
         self.moved = Bell()
         """Rings when `endpoints` may have changed."""
 
@@ -123,7 +128,7 @@ class Mesh:
                 group.create_task(self.certificate.keep(self.cloud, self._take_up), name="mesh: certificate")
                 group.create_task(self._clean(), name="mesh: unfinished copies")
                 credentials = await self._credentials_of()
-                rate = WatchedRate(self._clock, self._settings.mesh_rate_mib * MIB)
+                rate = Rate(self._clock, self._settings.mesh_rate_mib * MIB)
                 async with MeshClient(self.peers, credentials, self._clock, rate) as client:
                     quorum = Quorum(client, self._identity.node, self.name)
                     self.found_voters(quorum)
@@ -136,7 +141,7 @@ class Mesh:
                             tasks.create_task(gossip.run(), name="mesh: gossip")
                             tasks.create_task(messenger.run(), name="mesh: news")
                             tasks.create_task(self._placement.run(self.peers, client), name="mesh: placement")
-                            tasks.create_task(self.regeneration.run(client), name="mesh: generations")
+                            tasks.create_task(self._author.run(client), name="mesh: generations")
                             tasks.create_task(self.scrub.run(client), name="mesh: scrub")
                     finally:
                         self.found_voters(None)
@@ -172,10 +177,14 @@ class Mesh:
 
     async def hello(self) -> Hello:
         """How this node is."""
-        counts = await self._holder.read(Index.counts)
+        now = self._clock.monotonic()
+        if now >= self._look_again:  # once for all that greet: it counts what is held
+            self._look_again = now + HELLO_FRESH
+            self._jobs_held = (await self._holder.read(Index.counts)).get("held", 0)
+            await self.copies.room()
         return Hello(
             node=self._identity.node, version=__version__, roster=self.peers.revision, role=Role(self._settings.role),
-            room=await self.copies.room(), load=counts.get("held", 0),
+            room=self.copies.last_room, load=self._jobs_held,
         )  # fmt: skip
 
     async def roster(self) -> str:
@@ -225,11 +234,14 @@ class Mesh:
     async def change_holders(self, item: HoldersItem) -> None:
         """See to what the cloud ordered; raises nothing."""
         try:
-            await self.regeneration.take(item)
+            await self._author.take(item)
         except Exception:
             log.exception("changing holders failed")
 
     # How it runs.
+
+    async def _give(self, node: str, record: Record) -> Party | None:
+        return await self._placement.transfers.give(node, record, self._holder.path(record.id))
 
     def _known(self, node: str) -> bool:
         try:
@@ -268,9 +280,9 @@ class Mesh:
     async def _listen(self) -> bool:
         host, port = split_address(self._settings.mesh_listen, "mesh_listen")
         try:
-            self._listening = await asyncio.to_thread(_bound, host, port)
-        except OSError as error:
-            reason = error.strerror or "it cannot be used"
+            self._listening = await asyncio.to_thread(bind, host, port)
+        except ConfigError as error:
+            reason = error.fields["reason"]
             trouble = f"Other hosts cannot reach this one at {self._settings.mesh_listen}: {reason}. Printing goes on."
             if self.trouble != trouble:
                 log.warning("%s", trouble)
@@ -308,29 +320,6 @@ class Mesh:
             except (PullprintError, OSError) as error:
                 log.error("unfinished copies: %s", error)
             await self._clock.sleep(CLEAN_EVERY)
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    """A socket that listens there as soon as it is told to; ``::`` is all addresses, IPv4 too. Raises OSError."""
-    try:
-        return _bound_to(socket.AF_INET6 if ":" in host else socket.AF_INET, host, port)
-    except OSError as error:
-        if host != "::" or error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-            raise
-        return _bound_to(socket.AF_INET, "0.0.0.0", port)  # noqa: S104
-
-
-def _bound_to(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
-    made = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        made.bind((host, port))
-    except BaseException:
-        made.close()
-        raise
-    return made
 
 
 def _ways_out(cloud: str) -> tuple[str, ...]:

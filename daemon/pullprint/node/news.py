@@ -20,6 +20,7 @@ from pullprint.wire.mesh import News
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE = 30.0
+"""Seconds between two tries; also between two looks at what waits, whether a bell rang or not."""
 GONE = frozenset({"not-found", "not-allowed", "other-generation", "not-a-peer", "order-refused", "statement-refused"})
 """Refusals that no repetition changes: the peer has no such job any more, or is none."""
 
@@ -45,12 +46,12 @@ class Messenger:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
-                ticket = self._holder.changes.ticket
+                ticket = self._holder.news.ticket
                 for peer in await self._holder.read(Index.news_waiting):
                     if peer not in self._at_work:
                         self._at_work.add(peer)
                         group.create_task(self._bring(peer), name="news")
-                await self._holder.changes.wait(ticket)
+                await self._holder.news.wait(ticket, LONGEST_PAUSE)
 
     async def _bring(self, peer: str) -> None:
         backoff = Backoff(first=0.5, cap=LONGEST_PAUSE)

@@ -5,15 +5,14 @@ the file first. When those that could be had have it, a key table with fresh par
 index is the decision, and whom it names is told until it has heard. The data key is in memory for that alone; whoever
 was restarted meanwhile asks the cloud for its part, and opens the key anew.
 
-More copies for a job of a later generation (a holder has gone, or only one peer could be had) are not made here yet.
+Who holds a job after that, because a holder has gone or only one peer could be had, the cloud orders: see
+`node.generation_author`.
 """
 
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
@@ -27,26 +26,23 @@ from pullprint.base.clock import Clock
 from pullprint.base.errors import NotFound, PullprintError
 from pullprint.base.files import replace as write_file
 from pullprint.mesh.client import PeerAway, PeerRefused
-from pullprint.mesh.handlers import Interrupted
 from pullprint.mesh.peers import NotAPeer, Peers
-from pullprint.mesh.rate import Rate
 from pullprint.model.placement import HOLDERS, Candidate, Role, others_wanted, rank
 from pullprint.model.states import ENDED, UNDER_WAY, State, WrongState
 from pullprint.node.holder import Holder
-from pullprint.node.metrics import Counts
 from pullprint.node.settings import Settings
 from pullprint.node.site import Site
-from pullprint.vault import keys
-from pullprint.vault.generation import make_table, measure
+from pullprint.node.telling import Telling
+from pullprint.node.transfer import PATIENCE, Copy, Mesh, Transfers
+from pullprint.vault.generation import make_table, measure, recovered_key
 from pullprint.vault.header import Header, SealDamaged
 from pullprint.vault.index import Index
 from pullprint.vault.keyring import Identity
 from pullprint.vault.opening import read_header
-from pullprint.vault.parts import open_for_release, open_part, seal_part
 from pullprint.vault.record import Record, Step
 from pullprint.vault.sealing import Party
-from pullprint.wire.mesh import Accepted, Installation, Offer, Received, read_table
-from pullprint.wire.node import CLOUD, Candidates, PartAsk, PartItem, PartyKey
+from pullprint.wire.mesh import FIRST_TABLE, Installation, read_table
+from pullprint.wire.node import CLOUD, Candidates, PartAsk, PartItem
 from pullprint.wire.types import Message
 
 log = logging.getLogger(__name__)
@@ -58,16 +54,12 @@ WORKERS = 8
 KEYS = 256
 KEY_TIME = 600.0
 """At most so many data keys are in memory, each for so many seconds."""
-PATIENCE = 3.0
-"""Seconds without a sign of life after which a peer is passed over."""
-BAD_TIME, BACK_TIME = 30.0, 5.0
-"""Seconds for which nothing more is sent to it then; and to one that only was away, and is back."""
 LIST_FRESH = 30.0
 """Seconds for which the cloud's list of candidates serves other jobs, too."""
-BUFFERED = 4 << 20
-"""Bytes of a copy that may wait in the system's buffers when the last of it has been handed over."""
-SLOW_LINK, SLOW_DISK = 1 << 20, 10 << 20
-"""Bytes per second that a peer takes from there, and makes durable, at least."""
+SLOW_DISK = 10 << 20
+"""Bytes per second that a peer reads, at least."""
+SOON = 0.5
+"""Seconds from a peer's first sign of life to the next offer: others may turn up with it."""
 RETRY, LONGEST_RETRY = 2.0, 60.0
 """Seconds until a job that could not be placed is tried again."""
 BUSY_RETRY = 1.0
@@ -76,29 +68,16 @@ DIRECT_DELAY = 5.0
 """Seconds for which a job of a direct queue is left alone: most are printed by then."""
 REFUSED_RETRY = 60.0
 """Seconds until a holder that refused a key table is told again."""
-RESTART_PACE = 0.05
-"""Seconds between two key tables that a peer is told of only because this node was restarted."""
 RESCAN = 300.0
 """Seconds between two looks for jobs that nobody else holds."""
 REMEMBERED = 10_000
 """Jobs whose holders' words are remembered."""
-FIRST_TABLE = 2
 
 
 class CloudKeyOld(PullprintError):
     """This host has not heard from its cloud for too long to give a job more holders. The job is held here."""
 
     code = "key-too-old"
-
-
-class Mesh(Protocol):
-    """What of `mesh.client` is needed here."""
-
-    async def ask(
-        self, node: str, path: str, message: Message | None, answer: type[Answer], timeout: float = ...
-    ) -> Answer: ...
-    async def tell(self, node: str, path: str, message: Message, timeout: float = ...) -> None: ...
-    async def send_copy(self, node: str, job: str, path: Path, offset: int, size: int) -> Received: ...
 
 
 class Cloud(Protocol):
@@ -122,17 +101,6 @@ class _Waiting:
     queued: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Copy:
-    """The sealed file that is to be sent."""
-
-    job: str
-    path: Path
-    size: int
-    digest: bytes
-    expires: int
-
-
 class _Ended(Exception):
     """The job is over."""
 
@@ -141,10 +109,8 @@ class Placement:
     """Finds holders for this node's jobs, and tells them."""
 
     def __init__(
-        self, settings: Settings, holder: Holder, site: Site, identity: Identity, clock: Clock,
-        counts: Counts | None = None,
-    ) -> None:  # fmt: skip
-        self._counts = counts or Counts()
+        self, settings: Settings, holder: Holder, site: Site, identity: Identity, clock: Clock, transfers: Transfers
+    ) -> None:
         self._settings = settings
         self._holder = holder
         self._site = site
@@ -161,16 +127,11 @@ class Placement:
         self._jobs: dict[str, _Waiting] = {}
         self._queue: asyncio.PriorityQueue[tuple[bool, int, str]] = asyncio.PriorityQueue()
         self._numbers = count()
-        self._transfers = asyncio.Semaphore(settings.mesh_transfers)
-        self._bad: dict[str, tuple[float, bool]] = {}
-        """By peer: when it failed, and whether by being away."""
+        self.transfers = transfers
         self._listed: tuple[float, int, tuple[str, ...]] = (-LIST_FRESH, 0, ())
         self._listing = asyncio.Lock()
-        self._untold: dict[str, dict[str, float]] = {}
-        """By peer: the jobs whose table it is to be told of, and when."""
-        self._restarted: set[tuple[str, str]] = set()
-        """Peer and job of those that are told once more after a restart."""
-        self._bringing: set[str] = set()
+        self.telling = Telling(self._tell, clock, RETRY / 4)
+        """Peers that are to hear of which jobs they are holders."""
         self._told: OrderedDict[str, set[str]] = OrderedDict()
         """By job: the holders that said that they hold it."""
 
@@ -207,25 +168,23 @@ class Placement:
     async def run(self, peers: Peers, client: Mesh) -> None:
         """Place jobs until cancelled."""
         self._peers, self._client = peers, client
+        self.transfers.attach(peers, client)
         self._queue = asyncio.PriorityQueue()
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(WORKERS):
                     group.create_task(self._work(), name="placement")
                 group.create_task(self._remember(peers), name="placement: unplaced")
+                group.create_task(self._try_again(peers), name="placement: peers")
                 group.create_task(self._enqueue(), name="placement: queue")
                 try:
                     await self._tell_after_restart()
                 except PullprintError as error:
                     log.error("placement: %s", error)
-                while True:
-                    ticket = self._wake.ticket
-                    for node in self._untold.keys() - self._bringing:
-                        self._bringing.add(node)
-                        group.create_task(self._bring(node), name="placement: tables")
-                    await self._wake.wait(ticket)
+                await self.telling.run()
         finally:
             self._peers = self._client = None
+            self.transfers.attach(None, None)
             self._jobs.clear()
 
     def _others(self) -> bool:
@@ -252,6 +211,17 @@ class Placement:
                     log.error("placement: %s", error)
                 self._wake.ring()
             await peers.changed.wait(ticket, RESCAN)
+
+    async def _try_again(self, peers: Peers) -> None:
+        """What nobody took is offered at once when somebody turns up."""
+        while True:
+            ticket = peers.awoke.ticket
+            await peers.awoke.wait(ticket)
+            for waiting in self._jobs.values():
+                if not waiting.queued:
+                    waiting.due = min(waiting.due, self._clock.monotonic() + SOON)
+                    waiting.backoff.reset()
+            self._wake.ring()
 
     async def _enqueue(self) -> None:
         """Hand jobs to the workers when they are due, and forget keys in time."""
@@ -314,7 +284,7 @@ class Placement:
         except (SealDamaged, FileNotFoundError) as error:
             log.error("%s cannot be placed: %s", record.id, error)
             return None
-        copy = _Copy(record.id, path, size, digest, record.expires)
+        copy = Copy(record.id, path, size, digest, record.expires)
         try:
             parties = await self._unless_ended(copy)
         except _Ended:
@@ -331,7 +301,7 @@ class Placement:
             return BUSY_RETRY
         return None
 
-    async def _unless_ended(self, copy: _Copy) -> list[Party]:
+    async def _unless_ended(self, copy: Copy) -> list[Party]:
         """Those that have *copy* now. Raises _Ended."""
         parties: list[Party] = []
         try:
@@ -359,7 +329,7 @@ class Placement:
                 raise _Ended
             await self._holder.changes.wait(ticket)
 
-    async def _spread(self, copy: _Copy) -> list[Party]:
+    async def _spread(self, copy: Copy) -> list[Party]:
         """Work down the list of candidates, as many at a time as are wanted."""
         wanted = others_wanted(self._role)
         candidates = iter(await self._candidates(copy.size))
@@ -367,7 +337,7 @@ class Placement:
 
         async def lane(nodes: Iterator[str]) -> None:
             for node in nodes:
-                if party := await self._send(node, copy):
+                if party := await self.transfers.send(node, copy):
                     parties.append(party)
                     return
 
@@ -389,7 +359,7 @@ class Placement:
         own = rank(heard, size)
         # Whoever the cloud does not list it may not reach; we may.
         ranked = own if listed is None else [*listed, *(node for node in own if states[node].awake)]
-        return [node for node in dict.fromkeys(ranked) if node in states and not self._is_bad(node)]
+        return [node for node in dict.fromkeys(ranked) if node in states and not self.transfers.is_bad(node)]
 
     async def _list(self, size: int) -> tuple[str, ...] | None:
         """The cloud's list; None while it is away."""
@@ -408,81 +378,9 @@ class Placement:
                 return None
             if answer is None:
                 return None
-            self._listed = self._clock.monotonic(), room, answer.nodes
+            if len(answer.nodes) >= others_wanted(self._role):  # else somebody may turn up any moment
+                self._listed = self._clock.monotonic(), room, answer.nodes
             return answer.nodes
-
-    async def give(self, node: str, record: Record) -> Party | None:
-        """*node*, which has a durable copy of *record* now, whatever generation that is of; None when it could not be
-        had. Raises OSError, NotAPeer."""
-        if self._client is None:
-            return None
-        path = self._holder.path(record.id)
-        size, digest = await asyncio.to_thread(measure, path)
-        return await self._send(node, _Copy(record.id, path, size, digest, record.expires))
-
-    async def _send(self, node: str, copy: _Copy) -> Party | None:
-        """*node*, which has a durable copy now; None when it could not be had."""
-        assert self._client is not None
-        if self._is_bad(node):
-            return None
-        offer = Offer(size=copy.size, digest=copy.digest, expires=copy.expires)
-        have = -1
-        try:
-            while True:
-                accepted = await self._client.ask(
-                    node, f"/mesh/v1/copies/{copy.job}", offer, Accepted, timeout=PATIENCE
-                )
-                if not have < accepted.have <= copy.size:
-                    raise ValueError("it does not keep what it is sent")
-                have = accepted.have
-                if have < copy.size and not await self._sent(node, copy, have):
-                    continue  # some of it may have arrived, and then the rest may, too
-                return await asyncio.to_thread(_party, node, accepted.key)
-        except (PeerAway, TimeoutError) as error:
-            self._pass_over(node, error)
-        except PeerRefused as error:
-            if error.code in _ITS_OWN:
-                self._pass_over(node, error)
-            else:
-                log.info("%s takes no copy of %s: %s", node, copy.job, error.code)
-        except (NotAPeer, ValueError, OSError) as error:
-            log.info("%s gets no copy of %s: %s", node, copy.job, error)
-        return None
-
-    async def _sent(self, node: str, copy: _Copy, offset: int) -> bool:
-        """Send *copy* from *offset* on; False when it broke off after some of it was gone.
-
-        Raises PeerAway, PeerRefused, TimeoutError, NotAPeer, OSError.
-        """
-        assert self._client is not None
-        sent = False
-        async with self._transfers, _watched(copy.size - offset) as watch:
-            try:
-                received = await self._client.send_copy(node, copy.job, copy.path, offset, copy.size)
-                sent = True
-            except (PeerAway, PeerRefused) as error:
-                if watch.moved and error.code in (PeerAway.code, Interrupted.code):
-                    return False
-                raise
-            finally:
-                self._counts.transfer("sent", watch.moved, done=sent)
-        if (received.size, received.digest) != (copy.size, copy.digest):
-            raise ValueError("it says that it has something else")
-        return True
-
-    def _pass_over(self, node: str, error: Exception) -> None:
-        log.info("%s is passed over for %d s: %s", node, BAD_TIME, error or "it is silent")
-        self._bad = {each: failed for each, failed in self._bad.items() if self._is_bad(each)}
-        self._bad[node] = self._clock.monotonic(), isinstance(error, PeerAway)
-
-    def _is_bad(self, node: str) -> bool:
-        """Whether *node* failed lately. One that was away, and has greeted since, is tried again soon."""
-        failed, away = self._bad.get(node, (-BAD_TIME, False))
-        since = self._clock.monotonic() - failed
-        if since >= BAD_TIME or self._peers is None:
-            return False
-        silent = next((state.silent for state in self._peers.states() if state.peer.node == node), None)
-        return not (away and since > BACK_TIME and silent is not None and silent < since)
 
     async def _say_short(self, record: Record) -> None:
         trace = await self._holder.read(Index.trace, record.id)
@@ -498,22 +396,13 @@ class Placement:
             raise CloudKeyOld
         asked = PartAsk(job=record.id, generation=record.generation)
         item = await cloud.post("/node/v1/parts", asked, PartItem)
-        return await asyncio.to_thread(self._unwrapped, header, item)
-
-    def _unwrapped(self, header: Header, item: PartItem) -> bytes:
-        private = self._holder.keyring.private
-        ours, slot = header.slot(self._identity.node)
-        theirs, _ = header.slot(CLOUD)
-        own = open_part(
-            slot.sealed, private(slot.key), job=header.job, party=slot.party, key=slot.key,
-            generation=header.generation,
+        return await asyncio.to_thread(
+            recovered_key, header, None, self._identity.node, self._holder.keyring, part=item.part,
+            part_key=item.part_key, order=f"placement-{header.generation}",
         )  # fmt: skip
-        order = f"placement-{header.generation}"
-        part = open_for_release(item.part, private(item.part_key), job=header.job, order=order, key=item.part_key)
-        return keys.unwrap(header, {ours: own, theirs: part})
 
     async def _decide(
-        self, record: Record, header: Header, copy: _Copy, parties: Sequence[Party], data_key: bytes
+        self, record: Record, header: Header, copy: Copy, parties: Sequence[Party], data_key: bytes
     ) -> None:
         """Make *parties* holders of *record*. Raises WrongState, CloudKeyOld, IndexFailed, OSError."""
         now, config = self._site.cloud_now(), self._site.config
@@ -574,53 +463,23 @@ class Placement:
         while len(self._told) > REMEMBERED:
             self._told.popitem(last=False)
         for node in record.holders:
-            if node != self._identity.node and node not in told:
-                self._untold.setdefault(node, {}).setdefault(record.id, 0.0)
-        self._wake.ring()
+            if node != self._identity.node and node not in told and not self.telling.waits(node, record.id):
+                self.telling.add(node, record.id)
 
     async def _tell_after_restart(self) -> None:
         """Whether those that were told last had answered, nobody knows any more."""
         for record in await self._holder.read(Index.in_states, State.HELD, State.UNCERTAIN):
             if record.replica or record.generation != FIRST_TABLE:
-                continue  # later ones are `node.regeneration`'s
+                continue  # later ones are the generations' own
             kept = await asyncio.to_thread(self._holder.path(record.id).exists)
             if self._identity.node not in record.holders and not kept:
                 continue  # all of them had
             for node in record.holders:
                 if node != self._identity.node:
-                    self._untold.setdefault(node, {})[record.id] = 0.0
-                    self._restarted.add((node, record.id))
-        self._wake.ring()
+                    self.telling.add(node, record.id, again=True)
 
-    async def _bring(self, node: str) -> None:
-        """Tell *node* all that waits for it."""
-        backoff = Backoff(RETRY / 4, LONGEST_RETRY)
-        try:
-            while jobs := self._untold.get(node):
-                job, due = min(jobs.items(), key=lambda each: each[1])
-                if (rest := due - self._clock.monotonic()) > 0:
-                    ticket = self._wake.ticket
-                    await self._wake.wait(ticket, rest)
-                    continue
-                pause = await self._told_of(node, job)
-                if pause is None:
-                    del jobs[job]
-                    backoff.reset()
-                elif pause:
-                    jobs[job] = self._clock.monotonic() + pause
-                else:
-                    await self._clock.sleep(backoff.next())
-                if (node, job) in self._restarted and pause is None:
-                    self._restarted.discard((node, job))
-                    await self._clock.sleep(RESTART_PACE)
-        finally:
-            self._bringing.discard(node)
-            if not self._untold.get(node):
-                self._untold.pop(node, None)
-
-    async def _told_of(self, node: str, job: str) -> float | None:
-        """None when *node* has heard that it holds *job*, or need not any more; else seconds until it is told again, 0
-        when the node itself does not answer."""
+    async def _tell(self, node: str, job: str) -> float | None:
+        """See `telling.Tell`."""
         assert self._client is not None
         try:
             record = await self._holder.read(Index.get, job)
@@ -638,8 +497,8 @@ class Placement:
                 if error.code != NotFound.code:
                     raise
                 # Its copy was removed before it heard that it is a holder; or afterwards, together with its vote.
-                copy = _Copy(job, self._holder.path(job), table.size, table.digest, record.expires)
-                if not await self._send(node, copy):
+                copy = Copy(job, self._holder.path(job), table.size, table.digest, record.expires)
+                if not await self.transfers.send(node, copy):
                     return REFUSED_RETRY
                 again = message.model_copy(update={"again": True})
                 await self._client.tell(node, "/mesh/v1/holders", again, timeout)
@@ -672,8 +531,6 @@ class Placement:
             await self._holder.shred(record.id)
 
 
-_ITS_OWN = frozenset({"not-a-holder", "no-room", "busy", "unexpected"})
-"""Refusals that the next job would get, too."""
 _OVER = frozenset({"ended"})
 
 
@@ -687,61 +544,3 @@ def _installation(record: Record, token: str, picture: bytes) -> Installation:
         table=token, expires=record.expires, owner=record.owner, host=record.host, cups_job_id=record.cups_job_id,
         claim_code=record.claim_code, picture_key=picture,
     )  # fmt: skip
-
-
-def _party(node: str, key: PartyKey) -> Party:
-    """*node* as a party. Raises ValueError when nothing can be sealed to its *key*."""
-    try:
-        seal_part(bytes(32), key.public, job="0" * 32, party=node, key=key.key, generation=FIRST_TABLE)
-    except Exception as error:  # cryptography's own, which differ
-        raise ValueError("its key is none") from error
-    return Party(node, key.key, key.public)
-
-
-class _Watch:
-    """A transfer's signs of life: no piece of it may take longer than `PATIENCE`."""
-
-    def __init__(self, size: int, limit: asyncio.Timeout) -> None:
-        self.moved = 0
-        self._size = size
-        self._limit = limit
-
-    def pause(self) -> None:
-        """We wait for our own limit now, not for the peer."""
-        self._limit.reschedule(None)
-
-    def resume(self, count: int) -> None:
-        """*count* bytes more are handed over."""
-        self.moved += count
-        patience = PATIENCE
-        if self.moved >= self._size:
-            patience += min(self._size, BUFFERED) / SLOW_LINK + self._size / SLOW_DISK
-        self._limit.reschedule(asyncio.get_running_loop().time() + patience)
-
-
-_WATCH: ContextVar[_Watch | None] = ContextVar("_WATCH", default=None)
-
-
-class WatchedRate(Rate):
-    """A `Rate` at which placement sees that a transfer moves."""
-
-    async def take(self, count: int) -> None:
-        """As `Rate.take`."""
-        watch = _WATCH.get()
-        if watch is not None:
-            watch.pause()
-        await super().take(count)
-        if watch is not None:
-            watch.resume(count)
-
-
-@asynccontextmanager
-async def _watched(size: int) -> AsyncIterator[_Watch]:
-    """A transfer of *size* bytes is sent in this block. Raises TimeoutError when it stands still."""
-    async with asyncio.timeout(PATIENCE) as limit:
-        watch = _Watch(size, limit)
-        token = _WATCH.set(watch)
-        try:
-            yield watch
-        finally:
-            _WATCH.reset(token)

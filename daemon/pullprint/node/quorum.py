@@ -2,15 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from pullprint.base.errors import PullprintError
-from pullprint.model.votes import Attempt, Refusal, Verdict, Vote, judge, quorum
+from pullprint.model.votes import Refusal, Verdict, Vote, judge, own_turn
 from pullprint.vault.record import Record
 from pullprint.wire import mesh
-from pullprint.wire.mesh import Ballots, Commit, Prepare
+from pullprint.wire.mesh import Ballots, Commit, Prepare, vote_from_wire
 from pullprint.wire.node import PartyKey
 from pullprint.wire.order import Order
 from pullprint.wire.types import Message
@@ -94,17 +95,18 @@ class Quorum:
         message = Prepare(job=record.id, generation=record.generation, ballot=order.ballot, order=token, key=key)
         votes, parts = {self._own: vote}, {}
         verdict, changing = Verdict.NO_QUORUM, False
-        async for voter, answer in self._ask(record, "/mesh/v1/votes", message):
-            if answer.refused:
-                log.info("%s does not promise: %s", voter, answer.refused)
-                changing = changing or answer.refused in _CHANGING
-                continue
-            votes[voter] = from_wire(answer.vote)
-            if answer.part is not None:
-                parts[voter] = answer.part
-            verdict = judge(votes, record.holders, order.ballot, order.forces)
-            if verdict is Verdict.GO:
-                break
+        async with aclosing(self._ask(record, "/mesh/v1/votes", message)) as answers:
+            async for voter, answer in answers:
+                if answer.refused:
+                    log.info("%s does not promise: %s", voter, answer.refused)
+                    changing = changing or answer.refused in _CHANGING
+                    continue
+                votes[voter] = vote_from_wire(answer.vote)
+                if answer.part is not None:
+                    parts[voter] = answer.part
+                verdict = judge(votes, record.holders, order.ballot, order.forces)
+                if verdict is Verdict.GO:
+                    break
         missing = tuple(voter for voter in record.holders if voter not in votes)
         return Promises(verdict, votes, parts, missing, changing)
 
@@ -114,18 +116,17 @@ class Quorum:
         Raises NoQuorum, HoldersChanging, Outvoted.
         """
         message = Commit(job=record.id, generation=record.generation, ballot=order.ballot, order=token)
-        wanted, voted, outvoted, changing = quorum(len(record.holders)) - 1, [], False, False
-        if not wanted:
-            return ()
-        async for voter, answer in self._ask(record, "/mesh/v1/commits", message):
-            if answer.refused:
-                log.info("%s does not vote for this: %s", voter, answer.refused)
-                outvoted = outvoted or answer.refused == Refusal.OUTDATED
-                changing = changing or answer.refused in _CHANGING
-                continue
-            voted.append(voter)
-            if len(voted) == wanted:
-                return tuple(voted)
+        voted, outvoted, changing = [], False, False
+        async with aclosing(self._ask(record, "/mesh/v1/commits", message)) as answers:
+            async for voter, answer in answers:
+                if answer.refused:
+                    log.info("%s does not vote for this: %s", voter, answer.refused)
+                    outvoted = outvoted or answer.refused == Refusal.OUTDATED
+                    changing = changing or answer.refused in _CHANGING
+                    continue
+                voted.append(voter)
+                if own_turn(voted, record.holders, self._own):
+                    return tuple(voted)
         if outvoted:
             raise Outvoted
         if changing:
@@ -140,7 +141,9 @@ class Quorum:
         if self._late:
             await asyncio.wait(self._late)
 
-    async def _ask(self, record: Record, path: str, message: Prepare | Commit) -> AsyncIterator[tuple[str, Ballots]]:
+    async def _ask(
+        self, record: Record, path: str, message: Prepare | Commit
+    ) -> AsyncGenerator[tuple[str, Ballots], None]:
         """The other voters' answers as they come; whoever does not answer is left out.
 
         Those that are not waited for go on by themselves: a request that is broken off costs its connection.
@@ -213,9 +216,3 @@ class Quorum:
 def _settled(answer: Ballots | None) -> bool:
     """Whether nobody else need be asked in that voter's stead."""
     return answer is not None and answer.refused != Refusal.LENT
-
-
-def from_wire(vote: mesh.Vote) -> Vote:
-    """A voter's record out of a message."""
-    attempts = tuple(Attempt(a.ballot, a.order, a.releaser, a.nothing_sent, a.carried) for a in vote.attempts)
-    return Vote(vote.promised, attempts, vote.lost)

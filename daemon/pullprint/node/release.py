@@ -43,12 +43,12 @@ from pullprint.node.site import Site
 from pullprint.printers.delivery import DeliveryRequest, Prepared, deliver
 from pullprint.printers.outcome import Outcome, Phase, Progress, Reason, Result
 from pullprint.printers.uri import resolve
-from pullprint.vault import parts
+from pullprint.vault.generation import own_part
 from pullprint.vault.header import Header, SealDamaged
 from pullprint.vault.index import Index, IndexFailed, OtherGeneration, VoteRefused
 from pullprint.vault.keyring import Identity
 from pullprint.vault.opening import OpenJob
-from pullprint.vault.parts import PartRefused
+from pullprint.vault.parts import PartRefused, open_for_release
 from pullprint.vault.record import Record, Step
 from pullprint.wire.mesh import KeyTable, read_table
 from pullprint.wire.node import CLOUD, OrderItem, Printer
@@ -293,8 +293,7 @@ class Releaser:
         record = await self._holder.read(Index.get, order.job)
         if record.vote.lent:
             await self.reclaim(record.id)
-            begun = self._clock.monotonic()
-        record = await self._holder.read(Index.get, order.job)
+            record = await self._holder.read(Index.get, order.job)
         if record.state not in (State.HELD, State.UNCERTAIN):
             raise WrongState(state=record.state.value)
         if order.ballot <= record.vote.promised or (
@@ -355,15 +354,12 @@ class Releaser:
     def _key_parts(self, header: Header, attempt: _Attempt) -> dict[str, bytes]:
         """Our own part of the job, and those that were handed over for this order. Raises PartRefused."""
         _, slot = header.slot(self._identity.node)
-        ours = parts.open_part(
-            slot.sealed, self._holder.keyring.private(slot.key), job=header.job, party=slot.party, key=slot.key,
-            generation=header.generation,
-        )  # fmt: skip
+        ours = own_part(slot, header.job, header.generation, self._holder.keyring)
         private = self._holder.keyring.private(attempt.part_key)
         found, refused = {slot.party: ours}, PartRefused(reason="nobody handed over a second one")
         for party, sealed in attempt.parts.items():
             try:
-                found[party] = parts.open_for_release(
+                found[party] = open_for_release(
                     sealed, private, job=header.job, order=attempt.order.jti, key=attempt.part_key
                 )
             except PartRefused as error:  # of several, one may be bad

@@ -29,7 +29,7 @@ from pullprint.base.bell import Bell
 from pullprint.base.checkpoint import checkpoint
 from pullprint.base.clock import Clock
 from pullprint.base.errors import NotFound, PullprintError
-from pullprint.base.files import sync_directory
+from pullprint.base.files import rename
 from pullprint.base.platform import forget_cached, sync
 from pullprint.mesh.client import PeerAway, PeerRefused
 from pullprint.mesh.peers import NotAPeer
@@ -336,7 +336,7 @@ class Scrub:
         if await self._record(job) is None:
             return
         checkpoint("fetched")
-        await asyncio.to_thread(_rename, path, self._holder.path(job))
+        await asyncio.to_thread(rename, path, self._holder.path(job))
         checkpoint("repaired")
         if await self._record(job) is None:  # who ended it found no file to destroy
             await self._holder.shred(job)
@@ -457,8 +457,7 @@ def _set_aside(path: Path, aside: Path, now: float) -> None:
     except FileNotFoundError:
         return
     _discard(aside)
-    path.rename(aside)
-    sync_directory(path.parent)
+    rename(path, aside)
     with suppress(OSError):
         os.utime(aside, (now, now), follow_symlinks=False)
 
@@ -469,8 +468,3 @@ def _discard(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _rename(path: Path, to: Path) -> None:
-    path.rename(to)
-    sync_directory(to.parent)

@@ -21,7 +21,6 @@ from pullprint.node.holder import Holder
 from pullprint.node.quorum import PATIENCE
 from pullprint.vault.index import Index, IndexFailed
 from pullprint.vault.record import Record
-from pullprint.wire.holders import vote_to_wire
 from pullprint.wire.loans import (
     LIMIT,
     Loan,
@@ -32,7 +31,7 @@ from pullprint.wire.loans import (
     SleepView,
     lent_vote,
 )
-from pullprint.wire.mesh import Ballots, Commit, Prepare
+from pullprint.wire.mesh import Ballots, Commit, Prepare, vote_to_wire
 from pullprint.wire.types import Message
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,6 @@ known here, and show an order of the organisation that names it. What a voter sa
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from typing import Literal
 
@@ -18,12 +17,12 @@ from pullprint.model.votes import Refusal, Vote, commit, promise, prove_nothing_
 from pullprint.node.holder import Holder
 from pullprint.node.metrics import Counts
 from pullprint.node.site import Site
-from pullprint.vault import parts
+from pullprint.vault.generation import own_part
 from pullprint.vault.index import Cast, Index, OtherGeneration, VoteRefused
 from pullprint.vault.keyring import Identity
+from pullprint.vault.parts import seal_for_release
 from pullprint.vault.record import Record, Step
-from pullprint.wire import mesh
-from pullprint.wire.mesh import Ballots, Commit, News, Prepare, read_table
+from pullprint.wire.mesh import Ballots, Commit, News, Prepare, read_table, vote_to_wire
 from pullprint.wire.node import PartyKey
 from pullprint.wire.order import Order, OrderRefused, verify_order
 
@@ -112,7 +111,7 @@ class Voter:
         order = verify_order(asked.order, self._site.pin, peer, self._site.membership.organisation, now)
         if order.job != record.id:
             raise OrderRefused(reason="it is for another job")
-        if record.state not in (State.HELD, State.UNCERTAIN) and record.state not in UNDER_WAY:
+        if record.state in ENDED:
             raise NotAllowed(reason="the job has ended")
         return record, order
 
@@ -135,8 +134,8 @@ class Voter:
                 Index.cast, record.id, guarded, step, order.printer, generation=record.generation
             )
         except VoteRefused as error:
-            return Ballots(vote=to_wire(error.vote), refused=error.refusal.value)
-        return Ballots(vote=to_wire(after.vote))
+            return Ballots(vote=vote_to_wire(error.vote), refused=error.refusal.value)
+        return Ballots(vote=vote_to_wire(after.vote))
 
     def _counted(self, kind: Literal["promised", "committed"], answer: Ballots) -> Ballots:
         self._counts.vote("refused" if answer.refused else kind)
@@ -149,19 +148,10 @@ class Voter:
         slot = next(slot for slot in table.slots if slot.party == self._identity.node)
 
         def handed_over() -> bytes:
-            part = parts.open_part(
-                slot.sealed, self._holder.keyring.private(slot.key), job=record.id, party=slot.party, key=slot.key,
-                generation=table.generation,
-            )  # fmt: skip
-            return parts.seal_for_release(part, key.public, job=record.id, order=order.jti, key=key.key)
+            part = own_part(slot, record.id, table.generation, self._holder.keyring)
+            return seal_for_release(part, key.public, job=record.id, order=order.jti, key=key.key)
 
         return await asyncio.to_thread(handed_over)
-
-
-def to_wire(vote: Vote) -> mesh.Vote:
-    """A voter's record as messages carry it."""
-    attempts = tuple(mesh.Attempt(**asdict(a)) for a in vote.attempts)
-    return mesh.Vote(promised=vote.promised, attempts=attempts, lost=vote.lost)
 
 
 def _who(peer: str, asked: Prepare | Commit, order: Order) -> dict[str, str]:

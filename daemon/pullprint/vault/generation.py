@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pullprint.vault import keys
 from pullprint.vault.header import Header, SealDamaged, Slot, Wrap
-from pullprint.vault.parts import PART_SIZE, SLOT_SIZE, seal_part
+from pullprint.vault.keyring import Keyring
+from pullprint.vault.parts import PART_SIZE, SLOT_SIZE, open_for_release, open_part, seal_part
 from pullprint.vault.sealing import Party
 from pullprint.wire.mesh import KeySlot, KeyTable, KeyWrap, sign_table
 from pullprint.wire.node import CLOUD
@@ -83,6 +84,27 @@ def in_generation(header: Header, table: KeyTable | None) -> Header:
         slots=tuple(Slot(slot.party, slot.key, slot.sealed) for slot in table.slots),
         wraps=tuple(Wrap(wrap.first, wrap.second, wrap.sealed) for wrap in table.wraps),
     )
+
+
+def own_part(slot: Slot | KeySlot, job: str, generation: int, keyring: Keyring) -> bytes:
+    """The key part in *slot*, which is that of the node whose *keyring* this is. Blocking. Raises PartRefused."""
+    private = keyring.private(slot.key)
+    return open_part(slot.sealed, private, job=job, party=slot.party, key=slot.key, generation=generation)
+
+
+def recovered_key(
+    header: Header, table: KeyTable | None, node: str, keyring: Keyring, *, part: bytes, part_key: str, order: str
+) -> bytes:
+    """The data key, opened with the part of *node* and the cloud's *part*, which was sealed to *part_key* for *order*.
+
+    Blocking. Raises PartRefused, SealDamaged.
+    """
+    current = in_generation(header, table)
+    ours, slot = current.slot(node)
+    theirs, _ = current.slot(CLOUD)
+    own = own_part(slot, current.job, current.generation, keyring)
+    handed_over = open_for_release(part, keyring.private(part_key), job=current.job, order=order, key=part_key)
+    return keys.unwrap(current, {ours: own, theirs: handed_over}, header)
 
 
 def measure(path: Path) -> tuple[int, bytes]:

@@ -27,7 +27,17 @@ from pullprint.model import votes
 from pullprint.model.votes import quorum
 from pullprint.wire import jws
 from pullprint.wire.jws import StatementRefused
-from pullprint.wire.mesh import HOLDERS_LIMIT, TABLE_LIMIT, Attempt, Installation, KeyTable, Vote, read_table
+from pullprint.wire.mesh import (
+    FIRST_TABLE,
+    HOLDERS_LIMIT,
+    TABLE_LIMIT,
+    Installation,
+    KeyTable,
+    Vote,
+    read_table,
+    vote_from_wire,
+    vote_to_wire,
+)
 from pullprint.wire.node import PartyKey
 from pullprint.wire.signature import node_id
 from pullprint.wire.types import Id, JobId, Key, Message, NodeId, Seconds
@@ -41,7 +51,6 @@ ACCEPTANCE_LIMIT = 4_096
 CANDIDATES_LIMIT = 16
 LINKS_LIMIT = 64
 """Generations between the second and the one that is to be believed: with more, no new one can be made."""
-SECOND = 2
 
 Generation = Annotated[int, Field(ge=2, le=1 << 31)]
 Number = Annotated[int, Field(ge=1, le=1 << 31)]
@@ -221,21 +230,6 @@ def start_digest(start: votes.Vote) -> bytes:
     return hashlib.sha256(json.dumps([start.promised, attempts], separators=(",", ":")).encode()).digest()
 
 
-def vote_to_wire(vote: votes.Vote) -> Vote:
-    """A voter's record as messages carry it."""
-    attempts = tuple(
-        Attempt(ballot=a.ballot, order=a.order, releaser=a.releaser, nothing_sent=a.nothing_sent, carried=a.carried)
-        for a in vote.attempts
-    )
-    return Vote(promised=vote.promised, attempts=attempts, lost=vote.lost)
-
-
-def vote_from_wire(vote: Vote) -> votes.Vote:
-    """A voter's record out of a message."""
-    attempts = tuple(votes.Attempt(a.ballot, a.order, a.releaser, a.nothing_sent, a.carried) for a in vote.attempts)
-    return votes.Vote(vote.promised, attempts, vote.lost)
-
-
 def proposal_to_wire(proposal: votes.Proposal) -> Proposal:
     """In the model's proposals the table is its JWS."""
     return Proposal(table=proposal.table, start=vote_to_wire(proposal.start))
@@ -267,10 +261,10 @@ def check_links(links: Sequence[Link], origin: str, start: votes.Vote | None = N
 
     *start*, if given, must be what the acceptances name. Raises StatementRefused.
     """
-    if not SECOND <= len(links) <= LINKS_LIMIT:
+    if not 2 <= len(links) <= LINKS_LIMIT:
         raise StatementRefused(reason="it proves no generation, or too many")
     base = read_table(links[0].table)
-    if base.generation != SECOND or node_id(base.author) != origin or links[0].acceptances:
+    if base.generation != FIRST_TABLE or node_id(base.author) != origin or links[0].acceptances:
         raise StatementRefused(reason="the first key table was not made by the job's origin")
     former: set[str] = {origin, *base.holders}
     table, accepted = base, _Accepted(0, b"", ())

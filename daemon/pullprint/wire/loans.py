@@ -18,8 +18,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from pullprint.model import votes
-from pullprint.wire.holders import vote_from_wire
-from pullprint.wire.mesh import Commit, Prepare, Vote
+from pullprint.wire.mesh import Commit, Prepare, Vote, vote_from_wire
 from pullprint.wire.types import Count, JobId, Message, NodeId, Text
 
 LIMIT = 1_000

@@ -28,6 +28,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pullprint.model import votes as model
 from pullprint.model.placement import Role
 from pullprint.wire import jws
 from pullprint.wire.jws import StatementRefused
@@ -48,6 +49,8 @@ BODY_LIMIT = 1 << 19
 PEERS_LIMIT = 2_000
 HOLDERS_LIMIT = 7
 ENDPOINTS_LIMIT = 8
+FIRST_TABLE = 2
+"""The generation of a job's first key table; the one before it is in the sealed file's header."""
 
 Endpoint = Annotated[str, Field(max_length=128, pattern=r"^(\[[0-9a-f:.]+\]|[0-9.]+):[0-9]{1,5}$")]
 """``192.0.2.7:9264`` or ``[2001:db8::7]:9264``."""
@@ -151,7 +154,7 @@ class KeyTable(Message):
     """
 
     job: JobId
-    generation: Annotated[int, Field(ge=2, le=1 << 31)]
+    generation: Annotated[int, Field(ge=FIRST_TABLE, le=1 << 31)]
     holders: Annotated[tuple[NodeId, ...], Field(min_length=1, max_length=HOLDERS_LIMIT)]
     """The voters."""
     slots: Annotated[tuple[KeySlot, ...], Field(min_length=2, max_length=HOLDERS_LIMIT + 1)]
@@ -268,3 +271,18 @@ def read_table(token: str) -> KeyTable:
     Raises StatementRefused.
     """
     return jws.verify_own(token, TABLE_KIND, KeyTable, lambda table: table.author, TABLE_LIMIT)
+
+
+def vote_to_wire(vote: model.Vote) -> Vote:
+    """A voter's record as messages carry it."""
+    attempts = tuple(
+        Attempt(ballot=a.ballot, order=a.order, releaser=a.releaser, nothing_sent=a.nothing_sent, carried=a.carried)
+        for a in vote.attempts
+    )
+    return Vote(promised=vote.promised, attempts=attempts, lost=vote.lost)
+
+
+def vote_from_wire(vote: Vote) -> model.Vote:
+    """A voter's record out of a message."""
+    attempts = tuple(model.Attempt(a.ballot, a.order, a.releaser, a.nothing_sent, a.carried) for a in vote.attempts)
+    return model.Vote(vote.promised, attempts, vote.lost)

@@ -3,7 +3,7 @@ next, and opens that once a majority of the old holders has accepted it.
 
 Who asks is a peer whose certificate was checked, and nothing more: closing and accepting takes an order of the
 organisation that names it, and that it holds the job; opening takes the signed acceptances. What is said is durable
-before it is said. Who makes a new generation is `node.regeneration`'s matter.
+before it is said. Who makes a new generation is `node.generation_author`'s matter.
 """
 
 import asyncio
@@ -16,23 +16,22 @@ from pathlib import Path
 from pullprint.base.checkpoint import checkpoint
 from pullprint.base.clock import Clock
 from pullprint.base.errors import NotAllowed, NotFound, PullprintError
+from pullprint.base.files import rename
 from pullprint.base.files import replace as write_file
-from pullprint.base.files import sync_directory
 from pullprint.model import votes
 from pullprint.model.states import ENDED, UNDER_WAY, State
 from pullprint.model.votes import Refusal, Vote
 from pullprint.node.holder import Holder, replica_of
 from pullprint.node.site import Site
 from pullprint.node.voter import StillAtWork
-from pullprint.vault.generation import in_generation, measure
+from pullprint.vault.generation import in_generation, measure, own_part
 from pullprint.vault.header import Header, SealDamaged
 from pullprint.vault.index import Cast, Index, OtherGeneration, VoteRefused
 from pullprint.vault.keyring import Identity
 from pullprint.vault.opening import read_header
-from pullprint.vault.parts import PartRefused, open_part
+from pullprint.vault.parts import PartRefused
 from pullprint.vault.record import Record, Step
 from pullprint.wire.holders import (
-    SECOND,
     Accept,
     Acceptance,
     AcceptanceAnswer,
@@ -51,11 +50,9 @@ from pullprint.wire.holders import (
     start_digest,
     table_digest,
     verify_holders_order,
-    vote_from_wire,
-    vote_to_wire,
 )
 from pullprint.wire.jws import StatementRefused
-from pullprint.wire.mesh import Installation, KeySlot, KeyTable, read_table
+from pullprint.wire.mesh import FIRST_TABLE, Installation, KeySlot, KeyTable, read_table, vote_from_wire, vote_to_wire
 from pullprint.wire.node import CLOUD
 from pullprint.wire.signature import node_id
 
@@ -81,7 +78,7 @@ class HoldersOver(PullprintError):
     http_status = 410
 
 
-class Generations:
+class GenerationVoter:
     """What this node says to whoever makes a new generation."""
 
     def __init__(
@@ -98,6 +95,8 @@ class Generations:
         self._arrived = arrived
         self._taken = taken
         self._opening = asyncio.Lock()
+        self._closed: set[str] | None = None
+        """Jobs on which this host votes no more, as far as is known; None before the index was looked through once."""
 
     # What peers ask.
 
@@ -117,6 +116,7 @@ class Generations:
         except VoteRefused as error:
             return _closed(error.vote).model_copy(update={"refused": error.refusal.value})
         checkpoint("closed")
+        self._has_closed(record.id)
         return _closed(after.vote).model_copy(update={"key": key})
 
     async def accept(self, peer: str, asked: Accept) -> AcceptanceAnswer:
@@ -136,6 +136,7 @@ class Generations:
         except VoteRefused as error:
             return AcceptanceAnswer(refused=error.refusal.value)
         checkpoint("accepted")
+        self._has_closed(record.id)
         statement = Acceptance(
             voter=self._identity.public, job=record.id, base=record.generation, base_table=table_digest(base),
             number=order.number, table=table_digest(proposal.table), start=start_digest(proposal.start),
@@ -176,7 +177,7 @@ class Generations:
     async def opening(self, record: Record) -> Opening | None:
         """What makes others holders of *record*, whose generation is in force here; None where that is not after the
         second, or this host holds it no more."""
-        if record.generation <= SECOND or not record.own_key:
+        if record.generation <= FIRST_TABLE or not record.own_key:
             return None
         try:
             raw = await asyncio.to_thread(self._holder.keys_path(record.id).read_bytes)
@@ -190,8 +191,16 @@ class Generations:
 
     async def say_still_closed(self) -> None:
         """Tell in their trace which jobs have waited for long: a holder that closed stays closed, whatever happens."""
-        for record in await self._holder.read(Index.in_states, State.HELD, State.UNCERTAIN):
-            if not record.vote.closed:
+        if self._closed is None:
+            held = await self._holder.read(Index.in_states, State.HELD, State.UNCERTAIN)
+            self._closed = {record.id for record in held if record.vote.closed}
+        for job in tuple(self._closed):
+            try:
+                record = await self._holder.read(Index.get, job)
+            except NotFound:
+                record = None
+            if record is None or record.state in ENDED or not record.vote.closed:
+                self._closed.discard(job)
                 continue
             trace = await self._holder.read(Index.trace, record.id)
             told = [traced for traced in trace if traced.step.event in ("closed", "accepted", "still-closed")]
@@ -221,6 +230,10 @@ class Generations:
         if record.state in UNDER_WAY or record.id in self._holder.busy or not self._holder.vouched:
             raise StillAtWork
         return await self._holder.change(Index.cast, record.id, change, step, generation=record.generation)
+
+    def _has_closed(self, job: str) -> None:
+        if self._closed is not None:
+            self._closed.add(job)
 
     def _fits(self, job: str, table: KeyTable) -> None:
         """Our own part in *table* opens. Blocking. Raises SealDamaged, HoldersRefused."""
@@ -259,7 +272,8 @@ class Generations:
         if known is not None and known.generation > 1:
             # The proof has to pass through what is known here, or somebody tells another story.
             token = await self._holder.read(Index.key_table, table.job)
-            if not SECOND <= known.generation <= len(links) + 1 or links[known.generation - SECOND].table != token:
+            place = known.generation - FIRST_TABLE
+            if not 0 <= place < len(links) or links[place].table != token:
                 raise HoldersRefused(reason="its key table does not follow from the one that is known here")
         return await asyncio.to_thread(check_links, links, origin, vote_from_wire(opening.start))
 
@@ -301,7 +315,7 @@ class Generations:
         await asyncio.to_thread(write_file, self._holder.keys_path(job), kept)
         checkpoint("generation-keys")
         if path != held:
-            await asyncio.to_thread(_rename, path, held)
+            await asyncio.to_thread(rename, path, held)
             checkpoint("generation-renamed")
         names = ", ".join(map(self._name, table.holders))
         text = "This host holds it, too, from now on." if known is None else "Its holders have changed."
@@ -368,12 +382,8 @@ def _start(before: Record | None, *, proven: Proven, own: str, again: bool) -> V
 
 def _open_own(holder: Holder, current: Header, own: str) -> None:
     """Blocking. Raises SealDamaged, HoldersRefused."""
-    _, slot = current.slot(own)
     try:
-        open_part(
-            slot.sealed, holder.keyring.private(slot.key), job=current.job, party=slot.party, key=slot.key,
-            generation=current.generation,
-        )  # fmt: skip
+        own_part(current.slot(own)[1], current.job, current.generation, holder.keyring)
     except PartRefused as error:
         raise HoldersRefused(reason="this host's key part of it cannot be opened") from error
 
@@ -391,8 +401,3 @@ def closed_vote(answer: Closed) -> Vote:
     if answer.accepted is not None:
         accepted = votes.Acceptance(answer.accepted.number, proposal_from_wire(answer.accepted.proposal))
     return replace(vote_from_wire(answer.vote), closed=answer.closed, accepted=accepted)
-
-
-def _rename(path: Path, to: Path) -> None:
-    path.rename(to)
-    sync_directory(to.parent)

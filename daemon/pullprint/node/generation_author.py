@@ -10,27 +10,26 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from pullprint.base.backoff import Backoff
-from pullprint.base.bell import Bell
 from pullprint.base.checkpoint import checkpoint
 from pullprint.base.clock import Clock
 from pullprint.base.errors import NotFound, PullprintError
+from pullprint.mesh.client import PeerAway
 from pullprint.model import votes
 from pullprint.model.states import ENDED, UNDER_WAY, State
 from pullprint.model.votes import Verdict, Vote, decided, propose, quorum
-from pullprint.node.generations import Generations, HoldersRefused, closed_vote
+from pullprint.node.generation_voter import GenerationVoter, HoldersRefused, closed_vote
 from pullprint.node.holder import Holder
 from pullprint.node.site import Site
+from pullprint.node.telling import Telling
+from pullprint.node.transfer import PATIENCE, Mesh
 from pullprint.node.voter import StillAtWork
-from pullprint.vault import keys
-from pullprint.vault.generation import in_generation, make_table
+from pullprint.vault.generation import make_table, recovered_key
 from pullprint.vault.header import Header
 from pullprint.vault.index import Index
 from pullprint.vault.keyring import Identity
 from pullprint.vault.opening import read_header
-from pullprint.vault.parts import open_for_release, open_part
 from pullprint.vault.record import Record, Step
 from pullprint.vault.sealing import Party
 from pullprint.wire.holders import (
@@ -48,28 +47,23 @@ from pullprint.wire.holders import (
     start_digest,
     table_digest,
     verify_holders_order,
-    vote_to_wire,
 )
 from pullprint.wire.jws import StatementRefused
-from pullprint.wire.mesh import KeyTable, read_table
+from pullprint.wire.mesh import KeyTable, read_table, vote_to_wire
 from pullprint.wire.node import CLOUD, HoldersItem
 from pullprint.wire.signature import node_id
 from pullprint.wire.types import Message
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 3.0
-"""Seconds for a voter's answer."""
 SLOW_DISK = 10 << 20
 """Bytes per second that a peer reads, at least."""
-RETRY, LONGEST_RETRY = 1.0, 60.0
-"""Seconds until a node that does not answer is told again."""
+RETRY = 1.0
+"""Seconds until a node that does not answer is told again, at first."""
 REFUSED_RETRY = 60.0
 """The same for one that refused."""
 OPEN_TRIES = 90
 """How often this host tries, every `RETRY` seconds, to open what was decided while a release waits for its printer."""
-RESTART_PACE = 0.05
-"""Seconds between two that a node is told of only because this one was restarted."""
 LOOK_EVERY = 60.0
 """Seconds between two looks for jobs that have been closed for long."""
 CLOSE, ACCEPT, OPEN = (f"/mesh/v1/generations/{word}" for word in ("close", "accept", "open"))
@@ -81,15 +75,6 @@ _NOT_ITS = frozenset({NotFound.code, "not-allowed", "not-a-peer"})
 Answer = TypeVar("Answer", bound=Message)
 Bring = Callable[[str, Record], Awaitable[Party | None]]
 """Gives a node the sealed file of a job; None when it does not take it."""
-
-
-class Mesh(Protocol):
-    """What of `mesh.client` is needed here."""
-
-    async def ask(
-        self, node: str, path: str, message: Message, answer: type[Answer], timeout: float = ...
-    ) -> Answer: ...
-    async def tell(self, node: str, path: str, message: Message, timeout: float = ...) -> None: ...
 
 
 class TooFew(PullprintError):
@@ -114,11 +99,11 @@ class _Base:
     """The order's JWS."""
 
 
-class Regeneration:
+class GenerationAuthor:
     """Makes new generations, and tells of them."""
 
     def __init__(
-        self, holder: Holder, site: Site, identity: Identity, clock: Clock, generations: Generations, bring: Bring
+        self, holder: Holder, site: Site, identity: Identity, clock: Clock, generations: GenerationVoter, bring: Bring
     ) -> None:
         self._holder = holder
         self._site = site
@@ -128,14 +113,10 @@ class Regeneration:
         self._bring = bring
         self._client: Mesh | None = None
         self._at_work: set[str] = set()
-        self._untold: dict[str, dict[str, float]] = {}
-        """By node: the jobs of whose new generation it is to be told, and when."""
-        self._restarted: set[tuple[str, str]] = set()
-        """Node and job of those that are told once more after a restart."""
+        self.telling = Telling(self._tell, clock, RETRY)
+        """Nodes that are to hear of new generations."""
         self._leaving: dict[str, Opening] = {}
         """What this host decided, and is itself not to hold any more: it goes once the others have heard."""
-        self._telling: set[str] = set()
-        self._wake = Bell()
 
     async def run(self, client: Mesh) -> None:
         """Tell of new generations until cancelled."""
@@ -144,15 +125,9 @@ class Regeneration:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._remember(), name="generations: after a restart")
                 group.create_task(self._look(), name="generations: closed")
-                while True:
-                    ticket = self._wake.ticket
-                    for node in self._untold.keys() - self._telling:
-                        self._telling.add(node)
-                        group.create_task(self._tell(node), name="generations: tell")
-                    await self._wake.wait(ticket)
+                await self.telling.run()
         finally:
             self._client = None
-            self._telling.clear()
 
     async def take(self, item: HoldersItem) -> None:
         """See to what *item* orders; whatever goes wrong is logged, and ordered again."""
@@ -204,20 +179,11 @@ class Regeneration:
         token = links[-1].table
         table = read_table(token)
         header = await asyncio.to_thread(read_header, self._holder.path(record.id))
-        data_key = await asyncio.to_thread(self._data_key, header, table, order, item)
+        data_key = await asyncio.to_thread(
+            recovered_key, header, table, self._identity.node, self._holder.keyring, part=item.part,
+            part_key=item.part_key, order=order.jti,
+        )  # fmt: skip
         return _Base(record, table, token, links, header, data_key, item.order)
-
-    def _data_key(self, header: Header, table: KeyTable, order: HoldersOrder, item: HoldersItem) -> bytes:
-        """Opened with our own part and the cloud's. Blocking. Raises PartRefused, SealDamaged."""
-        private = self._holder.keyring.private
-        current = in_generation(header, table)
-        ours, slot = current.slot(self._identity.node)
-        theirs, _ = current.slot(CLOUD)
-        own = open_part(
-            slot.sealed, private(slot.key), job=header.job, party=slot.party, key=slot.key, generation=table.generation
-        )
-        part = open_for_release(item.part, private(item.part_key), job=header.job, order=order.jti, key=item.part_key)
-        return keys.unwrap(current, {ours: own, theirs: part}, header)
 
     async def _newcomers(self, record: Record, order: HoldersOrder) -> list[Party]:
         """Those of the candidates, best first, that have a durable copy now."""
@@ -363,14 +329,8 @@ class Regeneration:
 
     def _tell_all(self, job: str, holders: Sequence[str], former: frozenset[str], *, again: bool) -> None:
         for node in (*holders, *sorted(former)):
-            if node == self._identity.node:
-                continue
-            self._untold.setdefault(node, {}).setdefault(job, 0.0)
-            if again:
-                self._restarted.add((node, job))
-            else:
-                self._restarted.discard((node, job))
-        self._wake.ring()
+            if node != self._identity.node:
+                self.telling.add(node, job, again=again)
 
     async def _remember(self) -> None:
         """Whether those that were told last had answered, nobody knows any more."""
@@ -400,35 +360,14 @@ class Regeneration:
                 log.error("generations: %s", error)
             await self._clock.sleep(LOOK_EVERY)
 
-    async def _tell(self, node: str) -> None:
-        """Tell *node* all that waits for it."""
-        backoff = Backoff(RETRY, LONGEST_RETRY)
-        try:
-            while jobs := self._untold.get(node):
-                job, due = min(jobs.items(), key=lambda each: each[1])
-                if (rest := due - self._clock.monotonic()) > 0:
-                    ticket = self._wake.ticket
-                    await self._wake.wait(ticket, rest)
-                    continue
-                pause = await self._told(node, job)
-                if pause is None:
-                    jobs.pop(job, None)
-                    backoff.reset()
-                    await self._last_told(job)
-                elif pause:
-                    jobs[job] = self._clock.monotonic() + pause
-                else:
-                    await self._clock.sleep(backoff.next())
-                if (node, job) in self._restarted and pause is None:
-                    self._restarted.discard((node, job))
-                    await self._clock.sleep(RESTART_PACE)
-        finally:
-            self._telling.discard(node)
-            if not self._untold.get(node):
-                self._untold.pop(node, None)
+    async def _tell(self, node: str, job: str) -> float | None:
+        """See `telling.Tell`."""
+        pause = await self._told(node, job)
+        if pause is None:
+            await self._last_told(node, job)
+        return pause
 
     async def _told(self, node: str, job: str) -> float | None:
-        """None when *node* has heard, or need not; else seconds until it is told again, 0 when it does not answer."""
         client = self._client
         assert client is not None
         holds = False
@@ -450,11 +389,11 @@ class Regeneration:
                 # It has no copy (any more).
                 if await self._bring(node, record) is None:
                     return REFUSED_RETRY
-                opening = opening.model_copy(update={"again": (node, job) in self._restarted})
+                opening = opening.model_copy(update={"again": self.telling.is_again(node, job)})
                 await client.tell(node, OPEN, opening, timeout)
         except PullprintError as error:
-            if error.code == "peer-away":
-                self._restarted.add((node, job))  # it may have heard all the same
+            if error.code == PeerAway.code:
+                self.telling.may_have_heard(node, job)
                 return 0.0
             log.info("%s is told of the new holders of %s: %s", node, job, error)
             if error.code in _OVER or (error.code in _NOT_ITS and not holds):
@@ -469,13 +408,13 @@ class Regeneration:
         checkpoint("generation-told")
         return None
 
-    async def _last_told(self, job: str) -> None:
-        """A host that does not hold it any more goes when all that do have heard."""
+    async def _last_told(self, heard: str, job: str) -> None:
+        """A host that does not hold it any more goes when all that do have *heard*, the latest included."""
         opening = self._leaving.get(job)
         if opening is None:
             return
         holders = read_table(opening.table).holders
-        if any(job in self._untold.get(node, {}) for node in holders):
+        if any(self.telling.waits(node, job) for node in holders if node != heard):
             return
         try:
             await self._generations.open(self._identity.node, opening)

@@ -18,8 +18,8 @@ from tests.rig.printers import RawPrinter
 from pullprint.base.errors import NotFound, PullprintError
 from pullprint.model.states import State
 from pullprint.model.votes import Attempt, Vote, commit
+from pullprint.node.generation_author import CLOSE
 from pullprint.node.quorum import HoldersChanging
-from pullprint.node.regeneration import CLOSE
 from pullprint.node.voter import StillAtWork
 from pullprint.vault import keys
 from pullprint.vault.generation import in_generation
